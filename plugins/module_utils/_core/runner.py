@@ -1,0 +1,87 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every module's ``main()`` shares: the lock, root, the error family, the diff."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from typing import Any, Callable, Iterator
+
+from ansible.module_utils.basic import AnsibleModule
+
+from .errors import PassthroughError
+from .host import Host
+from .plan import Plan
+
+LOCK_FILE = "/run/lock/nvgrace-passthrough.lock"
+LOCK_SECONDS = 120
+
+
+@contextlib.contextmanager
+def host_lock(host: Host, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Lets one run at a time change this host; waits up to ``seconds``, then refuses."""
+    real = host.path(LOCK_FILE)
+    os.makedirs(os.path.dirname(real), exist_ok=True)
+    handle = os.open(real, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() >= deadline:
+                    raise PassthroughError(f"Another run of nvgrace.passthrough has held {LOCK_FILE} for "
+                                           f"{seconds:.0f} seconds: wait for it, then run again.") from error
+                time.sleep(0.2)
+        yield
+    finally:
+        os.close(handle)
+
+
+def require_root() -> None:
+    """Raises PassthroughError for everyone but root."""
+    if os.geteuid() != 0:
+        raise PassthroughError("This module must run as root: set become: true.")
+
+
+def diff_of(before: Any, after: Any) -> dict[str, str]:
+    """The two sides of a module's diff as readable text."""
+    return {"before": _pretty(before), "after": _pretty(after)}
+
+
+def _pretty(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, indent=2, sort_keys=True, default=str) + "\n"
+
+
+def plan_result(plan: Plan, actions: list[str]) -> dict[str, Any]:
+    """The part of a result that every module with a plan returns. ``actions`` are planned ones in check mode."""
+    return {"changed": plan.changed, "actions": actions, "diff": diff_of(plan.before, plan.after)}
+
+
+def run_module(module: AnsibleModule, work: Callable[[AnsibleModule, Host], dict[str, Any]],
+               needs_root: bool = True, locked: bool = True) -> None:
+    """Runs ``work`` and ends the module: its result, or one sentence of failure.
+
+    ``locked`` is for modules that may change the host; check mode takes no lock because it changes nothing.
+    """
+    host = Host()
+    try:
+        if needs_root:
+            require_root()
+        if locked and not module.check_mode:
+            with host_lock(host):
+                result = work(module, host)
+        else:
+            result = work(module, host)
+    except PassthroughError as error:
+        module.fail_json(msg=error.message, **error.details)
+    else:
+        module.exit_json(**result)
