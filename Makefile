@@ -1,0 +1,50 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+BIN := .venv/bin
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.build
+export ANSIBLE_INJECT_FACT_VARS := false
+export MOLECULE_GLOB := molecule/*/molecule.yml
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup demo test lint unit kmod-check molecule test-all bench build clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:
+	@tests/setup
+
+demo: setup  ## the whole way on an emulated Grace host (root, 12 GB of disk, 20 minutes first, 5 later); GUEST=1 starts a VM
+	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest) $(if $(KERNEL),--kernel $(KERNEL)) $(if $(ARCH),--arch $(ARCH))
+
+test: setup  ## everything that guards the main job (root, 12 GB of disk, 40 minutes first, 20 later)
+	@$(BIN)/python tests/run lint unit kmod package molecule
+
+test-all: setup  ## all of test, and what takes too long for it
+	@$(BIN)/python tests/run lint unit kmod package molecule matrix
+
+lint: setup  ## what can be said without running it
+	@$(BIN)/python tests/run lint
+
+unit: setup  ## unit tests
+	@$(BIN)/python tests/run unit
+
+kmod-check: setup  ## arithmetic of the kernel module, in userspace under sanitizers
+	@$(BIN)/python tests/run kmod
+
+molecule: setup  ## the default scenario alone
+	@$(BIN)/python tests/run molecule
+
+bench: setup  ## calls and time of a converged site.yml, beside ansible -m ping
+	@$(BIN)/python tests/bench/converged.py
+
+build: setup  ## the collection's tarball
+	@$(BIN)/ansible-galaxy collection build --force --output-path .build
+
+clean:  ## stops the labs, unmounts, removes the cache and all that the targets made here
+	@tests/lab/lab clean
+	@rm -rf .venv .build reports

@@ -1,0 +1,77 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Controller side of host_report: it does everything here and never calls the managed host."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import tempfile
+from typing import Any, Optional
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.model import build_report
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.text import host_lines
+
+_DICT_ARGUMENTS = ("host", "gpus", "stages")
+_KNOWN_ARGUMENTS = frozenset((*_DICT_ARGUMENTS, "dest", "accepted", "reboot_required", "failure"))
+_SAFE_NAME = re.compile(r"[^A-Za-z0-9._-]")
+
+
+def write_atomic(path: str, text: str) -> None:
+    """A reader sees the old report or the new one, never half of it."""
+    handle, temporary = tempfile.mkstemp(prefix=".report-", dir=os.path.dirname(path))
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+class ActionModule(ActionBase):
+    """nvgrace.passthrough.host_report"""
+
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        self._check(arguments)
+        hostname = str((task_vars or {}).get("inventory_hostname", "unknown"))
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        report = build_report(hostname, arguments, self._task.check_mode, now)
+        lines = host_lines(report)
+        base = os.path.join(os.path.abspath(os.path.expanduser(arguments["dest"])), _SAFE_NAME.sub("_", hostname))
+        if not self._task.check_mode:
+            self._write(base, report, lines)
+        return {"changed": False, "path": f"{base}.json", "text_path": f"{base}.txt", "lines": lines,
+                "outcome": report["outcome"]}
+
+    @staticmethod
+    def _check(arguments: dict[str, Any]) -> None:
+        unknown = sorted(set(arguments) - _KNOWN_ARGUMENTS)
+        if unknown:
+            raise AnsibleActionFail(f"host_report does not know the option {', '.join(unknown)}.")
+        if not arguments.get("dest"):
+            raise AnsibleActionFail("host_report needs dest, a directory on the controller.")
+        for name in _DICT_ARGUMENTS:
+            if not isinstance(arguments.get(name) or {}, dict):
+                raise AnsibleActionFail(f"host_report: {name} must be a dictionary.")
+
+    @staticmethod
+    def _write(base: str, report: dict[str, Any], lines: list[str]) -> None:
+        try:
+            os.makedirs(os.path.dirname(base), exist_ok=True)
+            write_atomic(f"{base}.json", json.dumps(report, indent=2, sort_keys=True, default=str) + "\n")
+            write_atomic(f"{base}.txt", "\n".join(lines) + "\n")
+        except OSError as error:
+            raise AnsibleActionFail(f"The report {base}.json cannot be written: {error.strerror}.") from error

@@ -1,0 +1,77 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Makes the report of one host out of the results of the stages. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SCHEMA_VERSION = 1
+_STAGES = ("gpu_host", "gpu_kmod", "gpu_bind", "gpu_verify", "gpu_domain")
+
+
+def outcome(failure: str, devices: Sequence[Mapping[str, Any]], check_mode: bool) -> str:
+    """One word for the host: failed, predicted, verified, unchecked, or incomplete."""
+    if failure:
+        return "failed"
+    if check_mode:
+        return "predicted"
+    verdicts = {device["verdict"] for device in devices}
+    if not verdicts:
+        return "incomplete"
+    if verdicts <= {"ok", "in-use"}:
+        return "verified"
+    return "unchecked" if verdicts <= {"ok", "in-use", "unchecked"} else "incomplete"
+
+
+def build_report(hostname: str, arguments: Mapping[str, Any], check_mode: bool, generated_at: str) -> dict[str, Any]:
+    """The report as plain data; docs/schemas/report.schema.json describes it.
+
+    ``arguments`` are those of host_report: results of the modules, as they were registered. A stage that did not run
+    is an empty dictionary.
+    """
+    stages = arguments.get("stages") or {}
+    failure = str(arguments.get("failure") or "")
+    host = arguments.get("host") or {}
+    devices = list((stages.get("gpu_verify") or {}).get("devices") or [])
+    accepted = set(arguments.get("accepted") or [])
+    checks = [{**check, "accepted": check["id"] in accepted} for check in host.get("checks") or []]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "inventory_hostname": hostname,
+        "generated_at": generated_at,
+        "outcome": outcome(failure, devices, check_mode),
+        "failure": failure,
+        "reboot_required": bool(arguments.get("reboot_required")),
+        "host": host.get("host") or {},
+        "checks": checks,
+        "gpus": list((arguments.get("gpus") or {}).get("gpus") or []),
+        "devices": devices,
+        "domains": _domains(stages.get("gpu_domain") or {}),
+        "stages": {name: _stage(stages.get(name) or {}) for name in _STAGES},
+    }
+
+
+def _stage(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What one stage did. A looped result holds its items under ``results``."""
+    items = result.get("results") or [result]
+    actions = [action for item in items for action in item.get("actions") or []]
+    ran = bool(result) and not result.get("skipped")
+    return {"ran": ran, "changed": bool(result.get("changed")), "actions": actions}
+
+
+def _domains(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    domains = []
+    for item in result.get("results") or []:
+        if item.get("failed"):
+            state = f"failed: {item.get('msg', 'no message')}"
+        else:
+            state = "defined now" if item.get("changed") else "defined, unchanged"
+        vm = item.get("__gpu_domain_vm") or {}
+        domains.append({"name": item.get("name") or vm.get("name", "unnamed"), "state": state,
+                        "warnings": list(item.get("warnings") or []),
+                        "features": list(item.get("features") or []),
+                        "restart_required": bool(item.get("restart_required"))})
+    return domains

@@ -1,0 +1,83 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_report
+short_description: Write what was found and done on a host as JSON and text on the controller
+version_added: 1.0.0
+description:
+  - Merges the results of the other modules into one JSON file and one text file for each host.
+  - Runs on the controller only and costs no call to the managed host. Reports of many controllers can be put into
+    one directory.
+  - The task is never B(changed), because it changes nothing on the host that it reports on.
+options:
+  dest:
+    description: Directory on the controller. It is made where it does not exist.
+    type: path
+    required: true
+  host:
+    description: The registered result of M(nvgrace.passthrough.host_info).
+    type: dict
+  gpus:
+    description: The registered result of M(nvgrace.passthrough.gpu_info).
+    type: dict
+  accepted:
+    description: Ids of failed checks that were accepted.
+    type: list
+    elements: str
+  stages:
+    description: The registered results of the roles, by name of the role.
+    type: dict
+  reboot_required:
+    description: Whether a reboot is due.
+    type: bool
+  failure:
+    description: One sentence on what stopped the host. Empty where nothing did.
+    type: str
+author:
+  - The nvgrace.passthrough contributors (@nvgrace-passthrough)
+attributes:
+  check_mode:
+    support: full
+    description: Returns the text, writes no file.
+  diff_mode:
+    support: none
+    description: Does not return a difference.
+  platform:
+    support: full
+    platforms: linux
+    description: Runs on the controller.
+"""
+
+EXAMPLES = r"""
+- name: Report what was found
+  nvgrace.passthrough.host_report:
+    dest: reports
+    host: "{{ gpu_preflight_host_info }}"
+    gpus: "{{ gpu_preflight_gpu_info }}"
+    stages:
+      gpu_verify: "{{ gpu_verify_result }}"
+"""
+
+RETURN = r"""
+path:
+  description: The JSON file; docs/schemas/report.schema.json describes it.
+  returned: success
+  type: str
+text_path:
+  description: The text file.
+  returned: success
+  type: str
+lines:
+  description: The text, with the table of regions and the BAR map of each GPU.
+  returned: success
+  type: list
+  elements: str
+outcome:
+  description: What became of the host, V(verified), V(unchecked), V(predicted) in check mode, V(incomplete), V(failed).
+  returned: success
+  type: str
+"""

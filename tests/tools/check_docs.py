@@ -1,0 +1,75 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation that ansible-doc accepts, for every module and role, and argument_specs that equal the defaults."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+FQCN = "nvgrace.passthrough"
+
+
+def ansible_doc(kind: str, names: list[str]) -> dict[str, Any]:
+    """ansible-doc's JSON. Its own complaints are errors here."""
+    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".build")}
+    program = str(Path(sys.executable).parent / "ansible-doc")
+    done = subprocess.run([program, "--type", kind, "--json", *names], cwd=ROOT, env=environment, check=False,
+                          capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"ansible-doc --type {kind} failed: {done.stderr.strip()}")
+    loaded: dict[str, Any] = json.loads(done.stdout)
+    return loaded
+
+
+def module_problems() -> list[str]:
+    names = sorted(path.stem for path in (ROOT / "plugins" / "modules").glob("[a-z]*.py"))
+    documents = ansible_doc("module", [f"{FQCN}.{name}" for name in names])
+    problems = []
+    for name in names:
+        entry = documents.get(f"{FQCN}.{name}", {})
+        if entry.get("error") or not entry.get("doc"):
+            problems.append(f"module {name}: ansible-doc cannot read it ({entry.get('error', 'no documentation')})")
+            continue
+        for part in ("examples", "return"):
+            if not entry.get(part):
+                problems.append(f"module {name}: no {part}")
+    return problems
+
+
+def role_problems() -> list[str]:
+    problems = []
+    roles = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
+    documents = ansible_doc("role", [f"{FQCN}.{name}" for name in roles])
+    for name in roles:
+        if f"{FQCN}.{name}" not in documents:
+            problems.append(f"role {name}: ansible-doc does not know it")
+        base = ROOT / "roles" / name
+        options = yaml.safe_load((base / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+        defaults = yaml.safe_load((base / "defaults" / "main.yml").read_text()) or {}
+        documented = {option: spec["default"] for option, spec in options.items() if "default" in spec}
+        if documented != defaults:
+            different = sorted(key for key in {*documented, *defaults} if documented.get(key) != defaults.get(key))
+            problems.append(f"role {name}: argument_specs and defaults differ in {', '.join(different)}")
+        if not (base / "README.md").exists():
+            problems.append(f"role {name}: no README.md")
+    return problems
+
+
+def main() -> int:
+    problems = module_problems() + role_problems()
+    for problem in problems:
+        print(problem)
+    print(f"{len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
