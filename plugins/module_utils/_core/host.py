@@ -10,8 +10,9 @@ import os
 import stat
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional, Sequence
+from typing import Optional
 
 from .errors import CommandError, PassthroughError
 

@@ -1,0 +1,97 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The host adapter: files are whole or untouched, programs are bounded, paths stay inside the root."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import CommandError, PassthroughError
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import CommandResult, Host
+
+
+@pytest.mark.parametrize("path", ["etc/x", "/etc/../x", "/etc/a\0b", ""])
+def test_path_outside_the_root_is_refused(tmp_path: Path, path: str) -> None:
+    with pytest.raises(PassthroughError, match="is not a plain absolute path"):
+        Host(str(tmp_path)).path(path)
+
+
+def test_write_atomic_replaces_content_and_mode(tmp_path: Path) -> None:
+    host = Host(str(tmp_path))
+    host.write_atomic("/a/b/file", b"one", 0o600)
+    host.write_atomic("/a/b/file", b"two", 0o640)
+    state = host.file_state("/a/b/file")
+    assert (state.content, state.mode) == (b"two", 0o640)
+    assert os.listdir(tmp_path / "a" / "b") == ["file"]
+
+
+def test_write_atomic_leaves_nothing_behind_on_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(str(tmp_path))
+    host.write_atomic("/file", b"old")
+
+    def refuse(*_arguments: object) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="no"):
+        host.write_atomic("/file", b"new")
+    assert os.listdir(tmp_path) == ["file"]
+    assert host.read_bytes("/file") == b"old"
+
+
+def test_missing_things_read_as_none_or_empty(tmp_path: Path) -> None:
+    host = Host(str(tmp_path))
+    assert host.read_bytes("/nothing") is None
+    assert host.read_text("/nothing") is None
+    assert host.readlink_name("/nothing") is None
+    assert host.listdir("/nothing") == []
+    assert not host.file_state("/nothing").exists
+    host.remove("/nothing")
+
+
+def test_file_state_refuses_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "dir").mkdir()
+    with pytest.raises(PassthroughError, match="is not a regular file"):
+        Host(str(tmp_path)).file_state("/dir")
+
+
+def program(tmp_path: Path, name: str, text: str) -> Host:
+    path = tmp_path / "usr" / "bin" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return Host(str(tmp_path))
+
+
+def test_run_returns_both_outputs(tmp_path: Path) -> None:
+    host = program(tmp_path, "tool", "echo out $1; echo err >&2; exit 3")
+    result = host.run(["tool", "a b"], ok=(3,))
+    assert (result.rc, result.stdout, result.stderr) == (3, "out a b\n", "err\n")
+
+
+@pytest.mark.parametrize(("text", "timeout", "message"), [
+    ("echo 'it broke' >&2; exit 1", 10.0, "tool failed with status 1: it broke"),
+    ("exec sleep 5", 0.2, "tool did not end within 0 seconds"),
+])
+def test_run_fails_in_one_sentence(tmp_path: Path, text: str, timeout: float, message: str) -> None:
+    with pytest.raises(CommandError, match=message):
+        program(tmp_path, "tool", text).run(["tool"], timeout=timeout)
+
+
+def test_run_names_a_program_that_is_not_installed(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="The program virsh is not installed"):
+        Host(str(tmp_path)).run(["virsh", "list"])
+
+
+def test_run_accepts_any_status_with_an_empty_ok(tmp_path: Path) -> None:
+    assert program(tmp_path, "tool", "exit 9").run(["tool"], ok=()).rc == 9
+
+
+@pytest.mark.parametrize(("stdout", "stderr", "expected"), [
+    ("a\nb\n\n", "", "b"), ("a", "x\ny\n", "y"), ("", "", "no output"),
+])
+def test_last_line(stdout: str, stderr: str, expected: str) -> None:
+    assert CommandResult(("x",), 1, stdout, stderr).last_line() == expected
