@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Copyright: Contributors to the nvgrace.passthrough project
+ *
+ * What the source files of the driver share.
+ */
+#ifndef NVGRACE_H
+#define NVGRACE_H
+
+#include <linux/atomic.h>
+#include <linux/errno.h>
+#include <linux/mutex.h>
+#include <linux/pci.h>
+#include <linux/spinlock.h>
+#include <linux/types.h>
+#include <linux/vfio.h>
+#include <linux/vfio_pci_core.h>
+
+#include "compat.h"
+#include "region.h"
+
+struct nvgrace_gpu;
+
+/**
+ * struct nvgrace_bar - run-time state of one emulated BAR
+ * @gpu: the GPU it belongs to
+ * @region: its constant description, within @gpu->layout
+ * @stored: what was last written to its BAR registers; @gpu->bar_lock
+ * @kernel_map: the kernel's mapping for read and write, made by the first of
+ *	them and kept until close; @gpu->map_lock
+ * @poison: registration for memory failures of this range
+ * @poison_registered: @poison is registered
+ */
+struct nvgrace_bar {
+	struct nvgrace_gpu *gpu;
+	const struct nvgrace_region *region;
+	u64 stored;
+	void *kernel_map;
+#ifdef NVGRACE_HAVE_PFN_ADDRESS_SPACE
+	struct pfn_address_space poison;
+	bool poison_registered;
+#endif
+};
+
+/**
+ * struct nvgrace_gpu - one GPU
+ * @core: vfio-pci-core's device; has to be the first member
+ * @layout: the emulated regions; none for a GPU without coherent memory,
+ *	which is served by vfio-pci-core alone
+ * @bar: run-time state of the regions of @layout
+ * @bar_lock: protects the stored BAR registers
+ * @map_lock: makes the first of several concurrent accesses create the
+ *	kernel mapping
+ * @bar0: the registers that tell when the GPU is ready, NULL with a CXL
+ *	Device DVSEC
+ * @cxl_dvsec: config space position of the CXL Device DVSEC, or 0
+ * @resets: counts resets, so that it never matches @ready_after by mistake
+ * @ready_after: value of @resets for which the GPU was last seen ready
+ *
+ * Locks nest in this order: mmap_lock, then core.memory_lock. User memory is
+ * never touched with core.memory_lock held, because that takes mmap_lock.
+ */
+struct nvgrace_gpu {
+	struct vfio_pci_core_device core;
+	struct nvgrace_layout layout;
+	struct nvgrace_bar bar[NVGRACE_MAX_REGIONS];
+	spinlock_t bar_lock;
+	struct mutex map_lock;
+	void __iomem *bar0;
+	u16 cxl_dvsec;
+	atomic_t resets;
+	int ready_after;
+};
+
+static inline struct nvgrace_gpu *nvgrace_from_vfio(struct vfio_device *vdev)
+{
+	return container_of(vdev, struct nvgrace_gpu, core.vdev);
+}
+
+/* The emulated BAR with that VFIO region index, or NULL. */
+static inline struct nvgrace_bar *nvgrace_find_bar(struct nvgrace_gpu *gpu,
+						   u64 index)
+{
+	u32 i;
+
+	for (i = 0; i < gpu->layout.count; i++)
+		if (gpu->layout.region[i].index == index)
+			return &gpu->bar[i];
+	return NULL;
+}
+
+/* memory.c */
+enum nvgrace_layout_kind {
+	NVGRACE_LAYOUT_MAINLINE,
+	NVGRACE_LAYOUT_BAR2,
+};
+
+int nvgrace_find_memory(struct pci_dev *pdev, u64 *base, u64 *length);
+int nvgrace_set_layout(struct nvgrace_gpu *gpu, enum nvgrace_layout_kind kind,
+		       u64 base, u64 length);
+void *nvgrace_map_memory(struct nvgrace_bar *bar);
+void nvgrace_unmap_memory(struct nvgrace_gpu *gpu);
+
+/* info.c */
+int nvgrace_region_info(struct vfio_device *vdev, struct vfio_region_info *info,
+			struct vfio_info_cap *caps);
+long nvgrace_region_info_ioctl(struct vfio_device *vdev, unsigned long arg);
+
+/* rw.c */
+ssize_t nvgrace_bar_read(struct nvgrace_bar *bar, char __user *buf,
+			 size_t count, loff_t *ppos);
+ssize_t nvgrace_bar_write(struct nvgrace_bar *bar, const char __user *buf,
+			  size_t count, loff_t *ppos);
+
+/* config.c */
+ssize_t nvgrace_config_rw(struct nvgrace_gpu *gpu, char __user *buf,
+			  size_t count, loff_t *ppos, bool iswrite);
+void nvgrace_config_reset(struct nvgrace_gpu *gpu);
+
+/* mmap.c */
+int nvgrace_mmap(struct vfio_device *vdev, struct vm_area_struct *vma);
+struct nvgrace_bar *nvgrace_vma_bar(struct vm_area_struct *vma);
+
+/* ready.c */
+int nvgrace_ready_init(struct nvgrace_gpu *gpu);
+void nvgrace_ready_exit(struct nvgrace_gpu *gpu);
+void nvgrace_note_reset(struct nvgrace_gpu *gpu);
+bool nvgrace_is_ready(struct nvgrace_gpu *gpu);
+int nvgrace_wait_ready(struct nvgrace_gpu *gpu);
+int nvgrace_lock_ready(struct nvgrace_gpu *gpu);
+void nvgrace_unlock_ready(struct nvgrace_gpu *gpu);
+
+/* poison.c */
+#ifdef NVGRACE_HAVE_PFN_ADDRESS_SPACE
+int nvgrace_poison_register(struct nvgrace_gpu *gpu);
+void nvgrace_poison_unregister(struct nvgrace_gpu *gpu);
+#else
+static inline int nvgrace_poison_register(struct nvgrace_gpu *gpu)
+{
+	return 0;
+}
+
+static inline void nvgrace_poison_unregister(struct nvgrace_gpu *gpu)
+{
+}
+#endif
+
+#endif /* NVGRACE_H */

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Copyright: Contributors to the nvgrace.passthrough project
+ *
+ * After a reset the coherent memory must not be touched until the GPU says
+ * that it is ready, which takes seconds. Waiters hold no lock: they look at
+ * the GPU under memory_lock, which a reset takes for writing, and sleep
+ * without it.
+ */
+#include <linux/io.h>
+#include <linux/jiffies.h>
+#include <linux/sched.h>
+#include <linux/sched/signal.h>
+
+#include "nvgrace.h"
+
+/* BAR0 registers of Hopper and Blackwell; both read 0xff when ready. */
+#define NVGRACE_C2C_STATUS	0x1498
+#define NVGRACE_HBM_STATUS	0x200bc
+#define NVGRACE_STATUS_READY	0xff
+#define NVGRACE_BAR0_LENGTH	(NVGRACE_HBM_STATUS + 4)
+#define NVGRACE_BAR0_SECONDS	30
+
+/* CXL Device DVSEC of later GPUs: status of the first memory range. */
+#define NVGRACE_CXL_DVSEC_ID	0
+#define NVGRACE_CXL_STATUS	0x1c
+#define NVGRACE_CXL_INFO_VALID	BIT(0)
+#define NVGRACE_CXL_ACTIVE	BIT(1)
+#define NVGRACE_CXL_INFO_SECONDS 1
+#define NVGRACE_CXL_TIMEOUT(s)	(((s) >> 13) & 7)
+#define NVGRACE_CXL_TIMEOUT_MAX	4
+
+/* One look at the GPU. */
+struct nvgrace_look {
+	u32 first;		/* what was read, for the message */
+	u32 second;
+	unsigned int seconds;	/* how long it may take at most */
+};
+
+/* 0, or -EAGAIN: not ready yet. */
+static int nvgrace_look_bar0(struct nvgrace_gpu *gpu, struct nvgrace_look *look)
+{
+	look->seconds = NVGRACE_BAR0_SECONDS;
+	look->first = ioread32(gpu->bar0 + NVGRACE_C2C_STATUS);
+	look->second = ioread32(gpu->bar0 + NVGRACE_HBM_STATUS);
+	if (look->first != NVGRACE_STATUS_READY ||
+	    look->second != NVGRACE_STATUS_READY)
+		return -EAGAIN;
+	return 0;
+}
+
+/* 0, -EAGAIN: not ready yet, or -ENODEV: the function does not answer. */
+static int nvgrace_look_cxl(struct nvgrace_gpu *gpu, struct nvgrace_look *look)
+{
+	u32 status, timeout;
+
+	pci_read_config_dword(gpu->core.pdev,
+			      gpu->cxl_dvsec + NVGRACE_CXL_STATUS, &status);
+	look->first = status;
+	look->second = 0;
+	look->seconds = NVGRACE_CXL_INFO_SECONDS;
+	if (status == ~0U)
+		return -ENODEV;
+	if (!(status & NVGRACE_CXL_INFO_VALID))
+		return -EAGAIN;
+	if (status & NVGRACE_CXL_ACTIVE)
+		return 0;
+
+	/* 1, 4, 16, 64 or 256 seconds; higher values are reserved. */
+	timeout = min_t(u32, NVGRACE_CXL_TIMEOUT(status),
+			NVGRACE_CXL_TIMEOUT_MAX);
+	look->seconds = 1U << (2 * timeout);
+	return -EAGAIN;
+}
+
+static int nvgrace_look(struct nvgrace_gpu *gpu, struct nvgrace_look *look)
+{
+	int resets = atomic_read(&gpu->resets);
+	int ret;
+
+	ret = gpu->cxl_dvsec ? nvgrace_look_cxl(gpu, look) :
+			       nvgrace_look_bar0(gpu, look);
+	if (!ret)
+		WRITE_ONCE(gpu->ready_after, resets);
+	return ret;
+}
+
+/* For an open device: its user may have switched off the BAR0 registers. */
+static int nvgrace_look_open(struct nvgrace_gpu *gpu, struct nvgrace_look *look)
+{
+	int ret;
+
+	if (down_read_killable(&gpu->core.memory_lock))
+		return -EINTR;
+	if (nvgrace_is_ready(gpu))
+		ret = 0;
+	else if (!nvgrace_memory_enabled(&gpu->core))
+		ret = -EIO;
+	else
+		ret = nvgrace_look(gpu, look);
+	up_read(&gpu->core.memory_lock);
+	return ret;
+}
+
+static int nvgrace_wait(struct nvgrace_gpu *gpu,
+			int (*look_at)(struct nvgrace_gpu *gpu,
+				       struct nvgrace_look *look))
+{
+	unsigned long start = jiffies;
+	struct nvgrace_look look;
+	int ret;
+
+	for (;;) {
+		ret = look_at(gpu, &look);
+		if (ret != -EAGAIN)
+			return ret;
+		if (time_after_eq(jiffies, start + look.seconds * HZ))
+			break;
+		schedule_timeout_killable(gpu->cxl_dvsec ? HZ / 10 : HZ);
+		if (fatal_signal_pending(current))
+			return -EINTR;
+	}
+
+	if (gpu->cxl_dvsec)
+		pci_err(gpu->core.pdev,
+			"GPU memory not ready within %u s: CXL DVSEC range status is %#x\n",
+			look.seconds, look.first);
+	else
+		pci_err(gpu->core.pdev,
+			"GPU memory not ready within %u s: C2C link status is %#x and HBM training status %#x, both should be %#x\n",
+			look.seconds, look.first, look.second,
+			NVGRACE_STATUS_READY);
+	return -ETIME;
+}
+
+/**
+ * nvgrace_ready_init() - find the readiness registers and wait at probe
+ * @gpu: the GPU, not registered with VFIO yet
+ *
+ * Return: 0; -ENODEV without the registers; -ETIME, -EINTR, -ENODEV from the
+ * wait; an error of pci_enable_device().
+ */
+int nvgrace_ready_init(struct nvgrace_gpu *gpu)
+{
+	struct pci_dev *pdev = gpu->core.pdev;
+	int ret;
+
+	gpu->cxl_dvsec = pci_find_dvsec_capability(pdev, PCI_VENDOR_ID_CXL,
+						   NVGRACE_CXL_DVSEC_ID);
+	if (!gpu->cxl_dvsec) {
+		if (pci_resource_len(pdev, 0) < NVGRACE_BAR0_LENGTH ||
+		    !(pci_resource_flags(pdev, 0) & IORESOURCE_MEM)) {
+			pci_err(pdev,
+				"BAR0 is too small for the readiness registers: no GPU of this family\n");
+			return -ENODEV;
+		}
+		gpu->bar0 = pci_iomap(pdev, 0, NVGRACE_BAR0_LENGTH);
+		if (!gpu->bar0)
+			return -ENOMEM;
+	}
+
+	ret = pci_enable_device(pdev);
+	if (!ret) {
+		ret = nvgrace_wait(gpu, nvgrace_look);
+		pci_disable_device(pdev);
+	}
+	if (ret)
+		nvgrace_ready_exit(gpu);
+	return ret;
+}
+
+/**
+ * nvgrace_ready_exit() - opposite of nvgrace_ready_init()
+ * @gpu: the GPU
+ */
+void nvgrace_ready_exit(struct nvgrace_gpu *gpu)
+{
+	if (gpu->bar0)
+		pci_iounmap(gpu->core.pdev, gpu->bar0);
+	gpu->bar0 = NULL;
+}
+
+/**
+ * nvgrace_note_reset() - the GPU is being reset, or was
+ * @gpu: the GPU
+ */
+void nvgrace_note_reset(struct nvgrace_gpu *gpu)
+{
+	atomic_inc(&gpu->resets);
+}
+
+/**
+ * nvgrace_is_ready() - has the GPU been seen ready since its last reset?
+ * @gpu: the GPU; the answer holds for as long as the caller has memory_lock
+ */
+bool nvgrace_is_ready(struct nvgrace_gpu *gpu)
+{
+	return READ_ONCE(gpu->ready_after) == atomic_read(&gpu->resets);
+}
+
+/**
+ * nvgrace_wait_ready() - wait until the GPU is ready
+ * @gpu: an open GPU; the caller does not have memory_lock
+ *
+ * Return: 0; -ETIME; -EINTR when killed; -EIO when the user has switched off
+ * memory decoding; -ENODEV when the function does not answer.
+ */
+int nvgrace_wait_ready(struct nvgrace_gpu *gpu)
+{
+	return nvgrace_wait(gpu, nvgrace_look_open);
+}
+
+/**
+ * nvgrace_lock_ready() - take memory_lock for reading, with the GPU ready
+ * @gpu: an open GPU that runtime power management keeps awake
+ *
+ * Until nvgrace_unlock_ready() the GPU is not reset through VFIO. The caller
+ * must not touch user memory in between.
+ *
+ * Return: 0, or an error of nvgrace_wait_ready() without the lock.
+ */
+int nvgrace_lock_ready(struct nvgrace_gpu *gpu)
+{
+	int ret;
+
+	for (;;) {
+		if (down_read_killable(&gpu->core.memory_lock))
+			return -EINTR;
+		if (nvgrace_is_ready(gpu))
+			return 0;
+		up_read(&gpu->core.memory_lock);
+
+		ret = nvgrace_wait_ready(gpu);
+		if (ret)
+			return ret;
+	}
+}
+
+/**
+ * nvgrace_unlock_ready() - opposite of nvgrace_lock_ready()
+ * @gpu: the GPU
+ */
+void nvgrace_unlock_ready(struct nvgrace_gpu *gpu)
+{
+	up_read(&gpu->core.memory_lock);
+}
