@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: Contributors to the nvgrace.passthrough project
+"""The command line. Data goes to standard output, progress and errors to standard error.
+
+Exit status: 0 done, 1 something failed, 2 the request was wrong and nothing was changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from . import check, clean, lifecycle, report, state
+from .cache import Cache, default_root
+from .errors import LabError, UsageError
+from .machine import require_root
+from .products import PRODUCTS
+from .recipe import ARCHES, KERNELS
+from .spec import Spec, check_name, make_spec
+from .steps import say, step
+
+DEFAULT_NAME = "grace"
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one sentence, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError instead of printing the usage."""
+        raise UsageError(f"{message[:1].upper()}{message[1:]}; 'lab {self.prog.partition(' ')[2]} --help' explains."
+                         .replace("'lab  ", "'lab "))
+
+
+def _spec(options: argparse.Namespace) -> Spec:
+    return make_spec(options.name, options.arch, options.kernel, options.product, options.gpus, options.fault)
+
+
+def _build(cache: Cache, options: argparse.Namespace) -> int:
+    with step(f"image {options.arch}, kernel {options.kernel}"):
+        _, image = lifecycle.build(cache, _spec(options))
+    say(f"    {image.disk}")
+    return 0
+
+
+def _start(cache: Cache, options: argparse.Namespace) -> int:
+    lab = lifecycle.start(cache, _spec(options))
+    print(report.table([lab]))
+    return 0
+
+
+def _stop(cache: Cache, options: argparse.Namespace) -> int:
+    require_root()
+    lifecycle.stop(cache, options.name)
+    return 0
+
+
+def _status(cache: Cache, options: argparse.Namespace) -> int:
+    labs = [state.require(cache, options.name)] if options.name else state.load_all(cache)
+    if options.json:
+        print(json.dumps([report.as_data(lab, cache.key) for lab in labs], indent=2))
+    else:
+        print(report.table(labs))
+    return 0
+
+
+def _ssh(cache: Cache, options: argparse.Namespace) -> int:
+    lab = state.require_running(cache, options.name)
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    return subprocess.run(lifecycle.login(cache, lab).argv(command), check=False).returncode
+
+
+def _console(cache: Cache, options: argparse.Namespace) -> int:
+    path = state.require(cache, options.name).files.console
+    if not path.exists():
+        raise LabError(f"{options.name} has not written to its console yet.")
+    argv = ["tail", "-n", "+1", *(["-f"] if options.follow else []), str(path)]
+    try:
+        return subprocess.run(argv, check=False).returncode
+    except KeyboardInterrupt:
+        return 0
+
+
+def _reboot(cache: Cache, options: argparse.Namespace) -> int:
+    with step(f"reboot {options.name}"):
+        lifecycle.reboot(cache, options.name)
+    return 0
+
+
+def _wait(cache: Cache, options: argparse.Namespace) -> int:
+    lifecycle.wait(cache, options.name, options.timeout)
+    return 0
+
+
+def _inventory(cache: Cache, options: argparse.Namespace) -> int:
+    labs = [state.require_running(cache, name) for name in options.names or [DEFAULT_NAME]]
+    print(report.inventory(labs, cache.key))
+    return 0
+
+
+def _check(cache: Cache, options: argparse.Namespace) -> int:
+    results = check.check(cache, options.name)
+    for result in results:
+        print(f"{'ok  ' if result.passed else 'FAIL'}  {result.name}: {result.detail}")
+    return 0 if all(result.passed for result in results) else 1
+
+
+def _gpu(cache: Cache, options: argparse.Namespace) -> int:
+    print(json.dumps(lifecycle.tell_gpu(cache, options.name, options.index, " ".join(options.request))))
+    return 0
+
+
+def _clean(cache: Cache, options: argparse.Namespace) -> int:
+    del options
+    require_root()
+    with step(f"remove {cache.root}"):
+        clean.clean(cache)
+    return 0
+
+
+def _add_spec(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--arch", default="arm64", help=f"{', '.join(ARCHES)} (default: arm64)")
+    parser.add_argument("--kernel", default="7.3", help=f"{', '.join(KERNELS)} (default: 7.3)")
+    parser.add_argument("--product", default="gh200-120gb", help=f"{', '.join(PRODUCTS)} (default: gh200-120gb)")
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="number of GPUs (default: 1)")
+    parser.add_argument("--fault", action="append", default=[],
+                        help="no-properties, size-zero, range-in-ram, c2c-down, ready-after=SECONDS or no-iommu; "
+                             "repeatable, for all GPUs")
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="lab", description="An emulated NVIDIA Grace host under QEMU.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+
+    def verb(name: str, action: Callable[[Cache, argparse.Namespace], int], text: str,
+             named: bool = True) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.set_defaults(action=action)
+        if named:
+            sub.add_argument("name", nargs="?", default=DEFAULT_NAME, metavar="NAME", help="default: grace")
+        return sub
+
+    _add_spec(verb("build", _build, "build the image that a lab boots from"))
+    _add_spec(verb("start", _start, "start a host and wait until ssh answers"))
+    verb("stop", _stop, "stop a host and discard its disk")
+    status = verb("status", _status, "show one host or all", named=False)
+    status.add_argument("name", nargs="?", metavar="NAME")
+    status.add_argument("--json", action="store_true")
+    ssh = verb("ssh", _ssh, "log in, or run a command: lab ssh NAME -- COMMAND")
+    ssh.add_argument("command", nargs=argparse.REMAINDER)
+    verb("console", _console, "print the serial console").add_argument("-f", "--follow", action="store_true")
+    verb("reboot", _reboot, "reboot the host and wait until ssh answers")
+    wait = verb("wait", _wait, "wait until ssh answers")
+    wait.add_argument("--timeout", type=float, default=lifecycle.BOOT_TIMEOUT, metavar="SECONDS")
+    inventory = verb("inventory", _inventory, "print an Ansible inventory of running hosts", named=False)
+    inventory.add_argument("names", nargs="*", metavar="NAME")
+    verb("check", _check, "check that the host is what it should be")
+    gpu = verb("gpu", _gpu, "ask or tell a GPU: state, ready, not-ready, ready-after SECONDS")
+    gpu.add_argument("index", type=int)
+    gpu.add_argument("request", nargs="+")
+    verb("clean", _clean, "stop every host and remove the whole cache", named=False)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit status."""
+    try:
+        options = _parser().parse_args(arguments)
+        if getattr(options, "name", None) is not None:
+            check_name(options.name)
+        return int(options.action(Cache(default_root()), options))
+    except UsageError as error:
+        say(f"lab: {error}")
+        return 2
+    except LabError as error:
+        say(f"lab: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("lab: interrupted; what was started for this command has been ended")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (OSError, subprocess.SubprocessError) as error:
+        say(f"lab: {error}")
+        return 1

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: Contributors to the nvgrace.passthrough project
+"""Images: a Debian root file system as a raw ext4 disk, with its kernel and initrd beside it for direct boot."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import cpio
+from .cache import Cache, remove_tree
+from .emulator import Emulator
+from .errors import LabError
+from .machine import debian_arch, debian_mirror
+from .recipe import ASSETS, DISK_SIZE, EXCLUDED_PATHS, SUITE, Arch, Kernel, image_key, image_packages
+from .steps import run_logged, step
+
+BINFMT = Path("/proc/sys/fs/binfmt_misc")
+# mmdebstrap looks for a registration of this name and asks for a static emulator in the chroot when there is none.
+BINFMT_ENTRY = BINFMT / "qemu-aarch64"
+# ELF, 64 bit, little endian, machine 183 (AArch64), executable or shared object: the row of QEMU's qemu-binfmt-conf.sh.
+AARCH64_MAGIC = bytes.fromhex("7f454c460201010000000000000000000200b700")
+AARCH64_MASK = bytes.fromhex("ffffffffffffff00fffffffffffffffffeffffff")
+TINY_ARCHIVE = "usr/share/nvgrace-lab/tiny.cpio.gz"
+
+
+@dataclass(frozen=True)
+class Image:
+    """A finished image: what QEMU boots."""
+
+    directory: Path
+
+    @property
+    def disk(self) -> Path:
+        """Return the raw disk; labs write to overlays of it, never to it."""
+        return self.directory / "disk.raw"
+
+    @property
+    def kernel(self) -> Path:
+        """Return the kernel that the disk holds, too."""
+        return self.directory / "vmlinuz"
+
+    @property
+    def initrd(self) -> Path:
+        """Return the initrd that the disk holds, too."""
+        return self.directory / "initrd.img"
+
+    @property
+    def tiny(self) -> Path:
+        """Return the initramfs of the tiny guest, for the probe of this machine's KVM."""
+        return self.directory / "tiny.cpio.gz"
+
+    def release(self) -> str:
+        """Return the kernel's release, such as 7.3.4+deb13-arm64."""
+        return str(json.loads((self.directory / "manifest.json").read_text())["kernel_release"])
+
+
+def ensure_key(cache: Cache) -> Path:
+    """Return the private key of this cache's labs, made at the first use."""
+    key = cache.key
+    if not key.exists():
+        cache.root.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "nvgrace-lab", "-f", str(key)], check=True)
+    return key
+
+
+def public_key(cache: Cache) -> str:
+    """Return the public key that every image admits."""
+    return ensure_key(cache).with_suffix(".pub").read_text().strip()
+
+
+def image_entry(cache: Cache, arch: Arch, kernel: Kernel) -> Path:
+    """Return where the image is or will be."""
+    return cache.entry(f"image-{arch.name}-{kernel.version}-{image_key(arch, kernel, public_key(cache))}")
+
+
+def _binfmt_escape(data: bytes) -> bytes:
+    return b"".join(b"\\x%02x" % byte for byte in data)
+
+
+def unregister_emulation(cache_root: Path) -> None:
+    """Take back the registration of an interrupted build: one whose interpreter lies in this cache."""
+    if BINFMT_ENTRY.exists() and f"interpreter {cache_root}/" in BINFMT_ENTRY.read_text():
+        BINFMT_ENTRY.write_text("-1")
+
+
+@contextlib.contextmanager
+def foreign_programs(arch: Arch, emulator: Emulator) -> Iterator[dict[str, str]]:
+    """Make programs of ``arch`` run on this machine for the duration of the block; yields the environment they want.
+
+    An emulation that the machine already has is used as it is. Else the emulator's own is registered with the F flag:
+    the kernel keeps it open, so that it works inside a chroot that does not contain it.
+    """
+    # qemu-user before 9 computes pointer authentication with the real cipher: five times slower than everything else.
+    environment = {"QEMU_CPU": "max,pauth-impdef=on"}
+    if arch.name == debian_arch():
+        yield {}
+        return
+    if subprocess.run(["arch-test", "-n", arch.name], check=False, capture_output=True).returncode == 0:
+        yield environment
+        return
+    if arch.name != "arm64":
+        raise LabError(f"This machine cannot run {arch.name} programs; install qemu-user-static and binfmt-support.")
+    if not (BINFMT / "register").exists():
+        subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(BINFMT)], check=True)
+    if BINFMT_ENTRY.exists():
+        raise LabError(f"{BINFMT_ENTRY} exists and does not run arm64 programs; enable it (update-binfmts --enable "
+                       "qemu-aarch64) or remove it.")
+    rule = b":%s:M::%s:%s:%s:PF" % (BINFMT_ENTRY.name.encode(), _binfmt_escape(AARCH64_MAGIC),
+                                    _binfmt_escape(AARCH64_MASK), str(emulator.user_aarch64).encode())
+    (BINFMT / "register").write_bytes(rule)
+    try:
+        yield environment
+    finally:
+        BINFMT_ENTRY.write_text("-1")
+
+
+def _install_root(root: Path, arch: Arch, kernel: Kernel, key: str, environment: dict[str, str], log: Path) -> None:
+    mirror = debian_mirror()
+    run_logged(
+        ["mmdebstrap", "--verbose", "--mode=root", "--variant=minbase", "--format=directory", f"--architectures={arch.name}",
+         "--aptopt=Acquire::Check-Valid-Until \"false\"",
+         "--aptopt=APT::Install-Recommends \"false\"",
+         "--dpkgopt=force-unsafe-io",
+         *(f"--dpkgopt=path-exclude={path}" for path in EXCLUDED_PATHS),
+         f"--setup-hook=SUITE={SUITE} {ASSETS / 'backports.sh'} \"$1\"",
+         # Before any package: the initrd's module list must be there when the kernel makes its initrd.
+         f"--essential-hook=cp -r --no-preserve=ownership {ASSETS / 'overlay'}/. \"$1\"",
+         f"--customize-hook={ASSETS / 'customize.sh'} \"$1\"",
+         f"--include={','.join(image_packages(arch, kernel))}",
+         SUITE, str(root), *([mirror] if mirror else [])],
+        log, {**environment, "PUBLIC_KEY": key},
+    )
+
+
+def _kernel_release(root: Path, kernel: Kernel) -> str:
+    releases = sorted(path.name for path in (root / "lib/modules").iterdir())
+    if len(releases) != 1 or not releases[0].startswith(f"{kernel.version}."):
+        raise LabError(f"{kernel.suite} now carries kernel {', '.join(releases) or 'none'}, not {kernel.version}; "
+                       "update KERNELS in tests/lab/nvlab/recipe.py.")
+    return releases[0]
+
+
+def tiny_initramfs(busybox: bytes) -> bytes:
+    """Return the compressed initramfs of the tiny guest: a static busybox and our init."""
+    init = (ASSETS / "tiny-init").read_bytes()
+    members = {"init": cpio.Member(init, 0o755), "bin/busybox": cpio.Member(busybox, 0o755)}
+    # mtime 0: the same input gives the same bytes
+    return gzip.compress(cpio.archive(members, ("dev", "proc", "sys")), compresslevel=6, mtime=0)
+
+
+def _make_disk(root: Path, disk: Path, log: Path) -> None:
+    run_logged(["truncate", "-s", DISK_SIZE, str(disk)], log)
+    run_logged(["/usr/sbin/mkfs.ext4", "-q", "-F", "-L", "nvgrace-lab", "-d", str(root), str(disk)], log)
+
+
+def build_image(target: Path, arch: Arch, kernel: Kernel, emulator: Emulator, key: str, log: Path) -> None:
+    """Build an image into ``target``, an empty directory. Raises LabError with the tail of the log when a part fails."""
+    root = target / "root"
+    with step(f"install Debian {SUITE} {arch.name} with kernel {kernel.version}"), \
+            foreign_programs(arch, emulator) as environment:
+        _install_root(root, arch, kernel, key, environment, log)
+    release = _kernel_release(root, kernel)
+    with step("make the tiny guest and the disk"):
+        tiny = tiny_initramfs((root / "usr/bin/busybox").read_bytes())
+        (root / TINY_ARCHIVE).write_bytes(tiny)
+        (target / "tiny.cpio.gz").write_bytes(tiny)
+        shutil.copy(root / "boot" / f"vmlinuz-{release}", target / "vmlinuz")
+        shutil.copy(root / "boot" / f"initrd.img-{release}", target / "initrd.img")
+        _make_disk(root, target / "disk.raw", log)
+        remove_tree(root)
+    manifest = {"arch": arch.name, "kernel": kernel.version, "kernel_release": release}
+    (target / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def provide_image(cache: Cache, arch: Arch, kernel: Kernel, emulator: Emulator) -> Image:
+    """Return the image, building it when the cache has none with these inputs."""
+    key = public_key(cache)
+    entry = image_entry(cache, arch, kernel)
+
+    def build(target: Path) -> None:
+        unregister_emulation(cache.root)
+        build_image(target, arch, kernel, emulator, key, cache.new_log(entry.name))
+
+    return Image(cache.provide(entry.name, build))

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: Contributors to the nvgrace.passthrough project
+"""Starting, stopping and rebooting a lab."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from . import acpi, gpuserver, qmp, state
+from .argv import Files, qemu_argv
+from .cache import Cache, remove_tree
+from .emulator import Emulator, provide_emulator
+from .errors import LabError, UsageError
+from .image import Image, ensure_key, provide_image
+from .kvm import choose_accel
+from .machine import BUILD_SPACE, RUN_SPACE, install_tools, require_root, require_space
+from .processes import ProcessId, end, launch
+from .products import Faults, Gpu
+from .spec import Spec
+from .ssh import Login
+from .state import RUNNING, STARTING, STOPPED, Lab
+from .steps import last_line, say, step
+
+BOOT_TIMEOUT = 600.0  # seconds; a loaded machine without KVM takes minutes, an idle one 20 s
+SERVER_TIMEOUT = 30.0
+DOWN_TIMEOUT = 120.0
+PACKAGE_ROOT = Path(__file__).resolve().parent.parent
+
+
+def login(cache: Cache, lab: Lab) -> Login:
+    """Return how to reach a lab."""
+    return Login(lab.ssh_port, ensure_key(cache))
+
+
+def build(cache: Cache, spec: Spec) -> tuple[Emulator, Image]:
+    """Provide what a lab boots from, building what is missing."""
+    require_root()
+    require_space(cache.root, BUILD_SPACE)
+    install_tools(cache.new_log("packages"))
+    emulator = provide_emulator(cache)
+    return emulator, provide_image(cache, spec.arch, spec.kernel, emulator)
+
+
+def _readiness(faults: Faults) -> str:
+    if faults.c2c_down:
+        return "not-ready"
+    return "ready" if faults.ready_after is None else f"ready-after {faults.ready_after:g}"
+
+
+def _start_gpu(spec: Spec, gpu: Gpu, files: Files) -> ProcessId:
+    argv = [sys.executable, "-m", "nvlab.gpuserver", "--socket", str(files.gpu_socket(gpu)),
+            "--control", str(files.gpu_control(gpu)), "--log", str(files.gpu_log(gpu)),
+            "--product", gpu.product.name, "--index", str(gpu.index), "--readiness", _readiness(spec.faults)]
+    process = launch(argv, files.gpu_log(gpu), PACKAGE_ROOT)
+    deadline = time.monotonic() + SERVER_TIMEOUT
+    while not files.gpu_socket(gpu).exists():
+        if not process.alive() or time.monotonic() > deadline:
+            end([process])
+            raise LabError(f"The server of GPU {gpu.index} did not start: {last_line(files.gpu_log(gpu))}")
+        time.sleep(0.05)
+    return process
+
+
+def _free_port(cache: Cache) -> int:
+    taken = {lab.ssh_port for lab in state.load_all(cache) if lab.state() in (STARTING, RUNNING)}
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in taken:
+            return port
+
+
+def _prepare_files(spec: Spec, image: Image, emulator: Emulator, files: Files) -> None:
+    tables = {"ssdt-gpu": acpi.ssdt(spec.gpus, spec.faults, spec.arch.name)}
+    files.initrd.write_bytes(acpi.early_archive(tables) + image.initrd.read_bytes())
+    subprocess.run([*emulator.command("qemu-img"), "create", "-q", "-f", "qcow2", "-b", str(image.disk), "-F", "raw",
+                    str(files.disk)], check=True)
+
+
+def _reserve(cache: Cache, spec: Spec, image: Image, accel: str) -> Lab:
+    """Take the name: write the state file, with no process in it yet."""
+    directory = state.lab_directory(cache, spec.name)
+    with cache.lock():
+        old = state.load(cache, spec.name)
+        if old is not None and old.state() in (STARTING, RUNNING):
+            raise UsageError(f"The lab {spec.name!r} is {old.state()} already; stop it first or choose another name.")
+        if old is not None:
+            end(list(old.processes.values()))
+            shutil.rmtree(old.files.run, ignore_errors=True)
+        if directory.exists():
+            remove_tree(directory)
+        directory.mkdir(parents=True)
+        files = Files(directory, Path(tempfile.mkdtemp(prefix="nvlab-")))
+        lab = Lab(spec, files, STARTING, _free_port(cache), accel, image.directory, {})
+        state.save(lab)
+    return lab
+
+
+def _launch(lab: Lab, image: Image, emulator: Emulator) -> Lab:
+    """Start the processes, noting each one before the next: an interrupt leaves none unknown."""
+    _prepare_files(lab.spec, image, emulator, lab.files)
+    for gpu in lab.spec.gpus:
+        process = _start_gpu(lab.spec, gpu, lab.files)
+        lab = dataclasses.replace(lab, processes={**lab.processes, f"gpu{gpu.index}": process})
+        state.save(lab)
+    argv = qemu_argv(lab.spec, lab.files, emulator, image.kernel, lab.ssh_port, lab.accel)
+    process = launch(argv, lab.files.qemu_log)
+    lab = dataclasses.replace(lab, processes={**lab.processes, "qemu": process})
+    state.save(lab)
+    return lab
+
+
+def start(cache: Cache, spec: Spec) -> Lab:
+    """Start a lab and wait until ssh answers. Raises UsageError when the name runs already.
+
+    When the boot fails nothing keeps running; the logs stay.
+    """
+    old = state.load(cache, spec.name)
+    if old is not None and old.state() in (STARTING, RUNNING):
+        raise UsageError(f"The lab {spec.name!r} is {old.state()} already; stop it first or choose another name.")
+    require_root()
+    require_space(cache.root, RUN_SPACE)
+    emulator, image = build(cache, spec)
+    accel = choose_accel(spec.arch, emulator, image)
+    lab = _reserve(cache, spec, image, accel)
+    begin = time.monotonic()
+    try:
+        with step(f"boot {spec.name} ({spec.arch.name}, kernel {image.release()}, {spec.product.name}, {accel})"):
+            lab = _launch(lab, image, emulator)
+            login(cache, lab).wait(BOOT_TIMEOUT, lambda: lab.state() != state.DEAD)
+    except BaseException as error:
+        current = state.load(cache, spec.name) or lab
+        _shut_down(current)
+        if isinstance(error, LabError):
+            raise LabError(f"{error}\nconsole: {_tail(current.files.console)}\n"
+                           f"qemu: {_tail(current.files.qemu_log)}") from error
+        raise
+    lab = dataclasses.replace(lab, phase=RUNNING, boot_seconds=round(time.monotonic() - begin, 1))
+    state.save(lab)
+    return lab
+
+
+def _tail(path: Path) -> str:
+    return last_line(path) if path.exists() else "(nothing)"
+
+
+def _shut_down(lab: Lab) -> None:
+    """End what the lab started and remove what only a running one needs; the logs stay."""
+    end(list(lab.processes.values()))
+    shutil.rmtree(lab.files.run, ignore_errors=True)
+    for path in (lab.files.disk, lab.files.initrd):
+        path.unlink(missing_ok=True)
+    state.save(dataclasses.replace(lab, phase=STOPPED, processes={}))
+
+
+def stop(cache: Cache, name: str) -> None:
+    """Stop a lab and discard its disk. Raises UsageError for an unknown name; a stopped lab stays stopped."""
+    lab = state.require(cache, name)
+    if lab.state() == STOPPED:
+        say(f"{name} is stopped already")
+        return
+    with step(f"stop {name}"):
+        _shut_down(lab)
+
+
+def reboot(cache: Cache, name: str) -> float:
+    """Reboot the host, by its own systemctl or by the reset button when it does not answer; return seconds to ssh."""
+    lab = state.require_running(cache, name)
+    session = login(cache, lab)
+    begin = time.monotonic()
+    try:
+        old_boot = session.boot_id()
+        subprocess.run(session.argv(["systemctl", "reboot"], batch=True), check=False, timeout=DOWN_TIMEOUT,
+                       stdin=subprocess.DEVNULL, capture_output=True)
+    except (LabError, subprocess.TimeoutExpired):
+        say(f"    {name} does not answer; resetting it")
+        old_boot = None
+        qmp.execute(lab.files.qmp, "system_reset")
+        time.sleep(1)  # lets the old sshd's connections die before the wait begins
+    session.wait(BOOT_TIMEOUT, lambda: lab.state() != state.DEAD, old_boot)
+    return round(time.monotonic() - begin, 1)
+
+
+def wait(cache: Cache, name: str, seconds: float) -> None:
+    """Wait until a login works, for a lab that reboots on its own."""
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise UsageError(f"A wait takes a positive number of seconds, not {seconds}.")
+    lab = state.require_running(cache, name)
+    login(cache, lab).wait(seconds, lambda: lab.state() != state.DEAD)
+
+
+def tell_gpu(cache: Cache, name: str, index: int, request: str) -> dict[str, object]:
+    """Send a request to a GPU's control socket. Raises UsageError for a GPU that the lab does not have."""
+    lab = state.require_running(cache, name)
+    if not 0 <= index < len(lab.spec.gpus):
+        raise UsageError(f"The lab {name!r} has GPUs 0 to {len(lab.spec.gpus) - 1}, not {index}.")
+    return gpuserver.ask(lab.files.gpu_control(lab.spec.gpus[index]), request)

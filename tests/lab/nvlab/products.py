@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: Contributors to the nvgrace.passthrough project
+"""Products, faults and where each GPU of a lab sits: data, and the small sums that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from .errors import UsageError
+
+MIB = 1 << 20
+GIB = 1 << 30
+VENDOR = 0x10DE
+FIRST_SLOT = 0x10
+MAX_GPUS = 4
+# One range per GPU, far above the RAM of the host and apart from each other; QEMU places memory devices in 1 GiB steps.
+FIRST_MEMORY_BASE = 8 * GIB
+MEMORY_STRIDE = 4 * GIB
+HOST_RAM = 4 * GIB
+# Inside the host's RAM on every architecture: the firmware claims memory that the kernel already uses.
+RANGE_IN_RAM_BASE = {"arm64": 0x60000000, "amd64": 4 * GIB}
+# Debian's kernels are built with NODES_SHIFT=4, and node 0 has the processors.
+MAX_INITIATOR_NODES = 15
+NODES_PER_GPU = 8
+
+
+@dataclass(frozen=True)
+class Product:
+    """A GPU as the lab plays it. Sizes are bytes; ``memory`` is the lab's, never a power of two, not the product's."""
+
+    name: str
+    device_id: int
+    memory: int
+    bar0: int = 16 * MIB
+    bar2: int = 0
+    # u16 at +0xA of NVIDIA's DVSEC 3; bit 0 set: the MIG hardware bug is fixed. None: no such DVSEC, bug assumed.
+    dvsec_flags: int | None = None
+
+
+PRODUCTS = {product.name: product for product in (
+    Product("gh200-120gb", 0x2342, 2560 * MIB),
+    Product("gh200-480gb", 0x2345, 2816 * MIB),
+    Product("gh200-144gb", 0x2348, 3328 * MIB),
+    Product("gb200", 0x2941, 1280 * MIB, bar2=32 * MIB, dvsec_flags=1),
+    Product("gb300", 0x31C2, 1792 * MIB, bar2=32 * MIB, dvsec_flags=1),
+)}
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What is wrong with the host; every GPU of the lab has it."""
+
+    no_properties: bool = False
+    size_zero: bool = False
+    range_in_ram: bool = False
+    c2c_down: bool = False
+    ready_after: float | None = None  # seconds after the start and after each reset
+    no_iommu: bool = False
+
+    def words(self) -> list[str]:
+        """Return the faults in the notation of the command line."""
+        words = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is True:
+                words.append(field.name.replace("_", "-"))
+            elif value not in (None, False):
+                words.append(f"{field.name.replace('_', '-')}={value:g}")
+        return words
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU of a lab: PCI slot on bus 0, its memory range (bytes) and its generic-initiator nodes."""
+
+    index: int
+    product: Product
+    memory_base: int
+    nodes: tuple[int, ...]
+
+    @property
+    def slot(self) -> int:
+        """Return the PCI slot on bus 0."""
+        return FIRST_SLOT + self.index
+
+    @property
+    def address(self) -> str:
+        """Return the PCI address as the host's kernel writes it."""
+        return f"0000:00:{self.slot:02x}.0"
+
+    @property
+    def pci_id(self) -> str:
+        """Return vendor:device in hexadecimal."""
+        return f"{VENDOR:04x}:{self.product.device_id:04x}"
+
+
+EXCLUSIVE = (("no_properties", "size_zero", "range_in_ram"), ("c2c_down", "ready_after"))
+
+
+def parse_faults(words: Sequence[str]) -> Faults:
+    """Parse repeated --fault values. Raises UsageError for an unknown, malformed or contradictory one."""
+    known = {field.name.replace("_", "-"): field.name for field in fields(Faults)}
+    chosen: dict[str, bool | float] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in known:
+            listed = ", ".join(f"{key}=SECONDS" if key == "ready-after" else key for key in known)
+            raise UsageError(f"There is no fault {word!r}; the lab knows {listed}.")
+        if name == "ready-after":
+            if not value.isdecimal() or not 0 < int(value) <= 3600:
+                raise UsageError(f"The fault {word!r} needs whole seconds from 1 to 3600, as in ready-after=5.")
+            chosen[known[name]] = float(value)
+        elif value:
+            raise UsageError(f"The fault {name} takes no value, and {word!r} gives one.")
+        else:
+            chosen[known[name]] = True
+    for group in EXCLUSIVE:
+        both = [name.replace("_", "-") for name in group if name in chosen]
+        if len(both) > 1:
+            raise UsageError(f"The faults {' and '.join(both)} contradict each other; choose one.")
+    return Faults(**chosen)  # type: ignore[arg-type]
+
+
+def find_product(name: str) -> Product:
+    """Return a product by its name. Raises UsageError for an unknown one."""
+    if name not in PRODUCTS:
+        raise UsageError(f"There is no product {name!r}; the lab knows {', '.join(PRODUCTS)}.")
+    return PRODUCTS[name]
+
+
+def place_gpus(product: Product, count: int) -> tuple[Gpu, ...]:
+    """Return the GPUs of a host. Raises UsageError for a count that the host cannot hold."""
+    if not 1 <= count <= MAX_GPUS:
+        raise UsageError(f"A lab has 1 to {MAX_GPUS} GPUs, not {count}.")
+    per_gpu = min(NODES_PER_GPU, MAX_INITIATOR_NODES // count)
+    return tuple(
+        Gpu(index, product, FIRST_MEMORY_BASE + index * MEMORY_STRIDE,
+            tuple(range(1 + index * per_gpu, 1 + (index + 1) * per_gpu)))
+        for index in range(count)
+    )
+
+
+def firmware_memory(gpu: Gpu, faults: Faults, arch: str) -> tuple[int, int] | None:
+    """Return (base, size) in bytes as the ACPI properties tell it, or None when there are no properties."""
+    if faults.no_properties:
+        return None
+    if faults.range_in_ram:
+        return RANGE_IN_RAM_BASE[arch], gpu.product.memory
+    return gpu.memory_base, 0 if faults.size_zero else gpu.product.memory
+
+
+def node_distance(gpus: Sequence[Gpu], one: int, other: int) -> int:
+    """Return the SLIT distance between two nodes: the values seen on Grace hosts."""
+    owner = {node: gpu.index for gpu in gpus for node in gpu.nodes}
+    if one == other:
+        return 10
+    if 0 in (one, other):
+        return 80
+    return 11 if owner[one] == owner[other] else 120

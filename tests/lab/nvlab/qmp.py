@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: Contributors to the nvgrace.passthrough project
+"""One command to QEMU's monitor."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+from .errors import LabError
+
+TIMEOUT = 10.0  # seconds
+
+
+def execute(path: Path, command: str) -> object:
+    """Send ``command`` without arguments and return its result. Raises LabError when QEMU does not answer."""
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(TIMEOUT)
+            client.connect(str(path))
+            stream = client.makefile("rw")
+            stream.readline()
+            for name in ("qmp_capabilities", command):
+                stream.write(json.dumps({"execute": name}) + "\n")
+                stream.flush()
+                answer = _answer(stream.readline)
+    except (OSError, ValueError) as error:
+        raise LabError(f"QEMU's monitor at {path} does not answer {command} ({error}).") from error
+    if "error" in answer:
+        raise LabError(f"QEMU refuses {command}: {answer['error']}.")
+    return answer["return"]
+
+
+def _answer(readline: object) -> dict[str, object]:
+    while True:
+        message: dict[str, object] = json.loads(readline())  # type: ignore[operator]
+        if "event" not in message:
+            return message

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: Contributors to the nvgrace.passthrough project
+"""What a lab looks like from outside: status as table and JSON, and an Ansible inventory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from .ssh import option_words
+from .state import Lab
+
+COLUMNS = ("NAME", "STATE", "ARCH", "KERNEL", "PRODUCT", "GPUS", "FAULTS", "SSH", "ACCEL", "BOOT")
+
+
+def as_data(lab: Lab, key: Path) -> dict[str, object]:
+    """Return a lab as JSON data. Memory base and size are bytes of the real range, whatever the firmware says."""
+    return {
+        "name": lab.spec.name,
+        "state": lab.state(),
+        "arch": lab.spec.arch.name,
+        "kernel": lab.spec.kernel.version,
+        "product": lab.spec.product.name,
+        "faults": lab.spec.faults.words(),
+        "gpus": [{"address": gpu.address, "id": gpu.pci_id, "memory_base": gpu.memory_base,
+                  "memory_size": gpu.product.memory, "nodes": list(gpu.nodes), "log": str(lab.files.gpu_log(gpu))}
+                 for gpu in lab.spec.gpus],
+        "ssh": {"port": lab.ssh_port, "key": str(key)},
+        "accel": lab.accel,
+        "pids": {name: process.pid for name, process in lab.processes.items()},
+        "console": str(lab.files.console),
+        "boot_seconds": lab.boot_seconds,
+    }
+
+
+def _row(lab: Lab) -> tuple[str, ...]:
+    spec = lab.spec
+    boot = "-" if lab.boot_seconds is None else f"{lab.boot_seconds:.1f} s"
+    return (spec.name, lab.state(), spec.arch.name, spec.kernel.version, spec.product.name, str(len(spec.gpus)),
+            ",".join(spec.faults.words()) or "-", str(lab.ssh_port), lab.accel, boot)
+
+
+def table(labs: Sequence[Lab]) -> str:
+    """Return the labs as a table with a header."""
+    rows = [COLUMNS, *(_row(lab) for lab in labs)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+                     for row in rows)
+
+
+def inventory(labs: Sequence[Lab], key: Path) -> str:
+    """Return an Ansible inventory in YAML. JSON strings are YAML strings, whatever the path has in it."""
+    lines = ["---", "all:", "  hosts:"]
+    for lab in labs:
+        variables = {
+            "ansible_host": "127.0.0.1",
+            "ansible_port": lab.ssh_port,
+            "ansible_user": "root",
+            "ansible_ssh_private_key_file": str(key),
+            "ansible_ssh_common_args": " ".join(["-F", "none", *option_words()]),
+            "ansible_python_interpreter": "/usr/bin/python3",
+        }
+        lines.append(f"    {lab.spec.name}:")
+        lines += [f"      {name}: {json.dumps(value)}" for name, value in variables.items()]
+    return "\n".join(lines)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: Contributors to the nvgrace.passthrough project
+"""What a lab is asked to be, checked before anything happens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .errors import UsageError
+from .products import Faults, Gpu, Product, find_product, parse_faults, place_gpus
+from .recipe import ARCHES, KERNELS, Arch, Kernel
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One lab: a name and the machine behind it."""
+
+    name: str
+    arch: Arch
+    kernel: Kernel
+    product: Product
+    gpus: tuple[Gpu, ...]
+    faults: Faults
+
+
+def check_name(name: str) -> str:
+    """Return the name if it can be a directory, a host name and an inventory name. Raises UsageError."""
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{name!r} is no name for a lab: use lower-case letters, digits and inner hyphens, 32 at most.")
+    return name
+
+
+def find_arch(name: str) -> Arch:
+    """Return an architecture by its Debian name. Raises UsageError for an unknown one."""
+    if name not in ARCHES:
+        raise UsageError(f"There is no architecture {name!r}; the lab knows {', '.join(ARCHES)}.")
+    return ARCHES[name]
+
+
+def find_kernel(version: str) -> Kernel:
+    """Return a kernel by its version. Raises UsageError for an unknown one."""
+    if version not in KERNELS:
+        raise UsageError(f"There is no kernel {version!r}; the lab knows {', '.join(KERNELS)}.")
+    return KERNELS[version]
+
+
+def make_spec(name: str, arch: str, kernel: str, product: str, gpus: int, faults: Sequence[str]) -> Spec:
+    """Return the checked request. Raises UsageError with the first thing that is wrong with it."""
+    found = find_product(product)
+    return Spec(check_name(name), find_arch(arch), find_kernel(kernel), found, place_gpus(found, gpus),
+                parse_faults(faults))

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: Contributors to the nvgrace.passthrough project
+"""ssh into a lab, and waiting until that works."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import LabError
+
+# Every lab makes its own host keys on a forwarded loopback port that another lab had before: nothing to verify.
+OPTIONS = {
+    "UserKnownHostsFile": "/dev/null",
+    "GlobalKnownHostsFile": "/dev/null",
+    "StrictHostKeyChecking": "no",
+    "IdentitiesOnly": "yes",
+    "LogLevel": "ERROR",
+}
+BANNER_TIMEOUT = 5.0  # seconds
+LOGIN_TIMEOUT = 60.0
+
+
+def option_words() -> list[str]:
+    """Return the -o options as words."""
+    return [word for key, value in OPTIONS.items() for word in ("-o", f"{key}={value}")]
+
+
+@dataclass(frozen=True)
+class Login:
+    """How to reach a lab."""
+
+    port: int
+    key: Path
+
+    def argv(self, command: Sequence[str] = (), batch: bool = False) -> list[str]:
+        """Return the argv of ssh. One word is a line for the host's shell; several are a command, word for word."""
+        options = option_words() + (["-o", "BatchMode=yes", "-o", "ConnectTimeout=20"] if batch else [])
+        return ["ssh", "-F", "none", "-i", str(self.key), "-p", str(self.port), *options, "root@127.0.0.1",
+                *([command[0] if len(command) == 1 else shlex.join(command)] if command else [])]
+
+    def run(self, script: str, timeout: float = LOGIN_TIMEOUT) -> str:
+        """Run a shell script in the lab and return its output. Raises LabError when ssh or the script fails."""
+        try:
+            answer = subprocess.run(self.argv(["sh", "-c", script], batch=True), check=False, capture_output=True,
+                                    text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+        except subprocess.TimeoutExpired as error:
+            raise LabError(f"ssh to port {self.port} did not answer within {timeout:.0f} s.") from error
+        if answer.returncode != 0:
+            raise LabError(f"ssh to port {self.port} failed with status {answer.returncode}: {answer.stderr.strip()}")
+        return answer.stdout
+
+    def boot_id(self) -> str:
+        """Return the id of the host's current boot."""
+        return self.run("cat /proc/sys/kernel/random/boot_id").strip()
+
+    def greets(self) -> bool:
+        """Return whether sshd sends its banner: cheaper than a login, and QEMU accepts connections from its start."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=BANNER_TIMEOUT) as connection:
+                return connection.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+    def wait(self, seconds: float, alive: Callable[[], bool], old_boot: str | None = None) -> str:
+        """Wait until a login works, on another boot than ``old_boot``; return the boot id.
+
+        Raises LabError when ``alive`` says no or the time is over.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if not alive():
+                raise LabError("QEMU or a GPU server ended before ssh answered.")
+            if self.greets():
+                try:
+                    boot = self.boot_id()
+                except LabError:
+                    boot = old_boot or ""
+                if boot not in ("", old_boot):
+                    return boot
+            time.sleep(0.5)
+        raise LabError(f"ssh did not answer within {seconds:.0f} s.")
