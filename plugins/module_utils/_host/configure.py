@@ -1,0 +1,31 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Carries a plan for the host out, or only tells it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._core.host import Host
+from .._core.journal import Journal
+from .._core.plan import apply_plan
+from .._core.runner import plan_result
+from .planner import plan_host, reboot_reasons, service_restarts
+from .settings import HostSettings
+from .state import JOURNAL, read_state
+
+
+def configure_host(host: Host, settings: HostSettings, check_mode: bool) -> dict[str, Any]:
+    """The module's result. In check mode nothing is changed and the plan is the same."""
+    before = read_state(host)
+    plan = plan_host(settings, before)
+    now = before
+    if check_mode:
+        actions = plan.actions()
+    else:
+        actions = apply_plan(host, plan, Journal(host, JOURNAL))
+        now = read_state(host)
+    reasons = reboot_reasons(settings, before, now)
+    return {**plan_result(plan, actions), "bootloader": before.bootloader.kind, "reboot_required": bool(reasons),
+            "reboot_reasons": reasons, "restart_services": service_restarts(settings, now)}

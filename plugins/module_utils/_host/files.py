@@ -1,0 +1,70 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The files of ``host_config``: where each one lies and what it says. Pure text, no access to the host."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from .platform import KIB, hugepage_attribute
+from .settings import UNLIMITED, HostSettings
+
+MODPROBE_CONF = "/etc/modprobe.d/nvgrace-passthrough.conf"
+MODULES_LOAD_CONF = "/etc/modules-load.d/nvgrace-passthrough-host.conf"
+TMPFILES_CONF = "/etc/tmpfiles.d/nvgrace-passthrough-hugepages.conf"
+LIMITS_CONF = "/etc/security/limits.d/71-nvgrace-passthrough.conf"
+# The daemon that starts QEMU: of the one-daemon and of the modular libvirt.
+LIBVIRT_UNITS = ("libvirtd.service", "virtqemud.service")
+
+_HEADER = "# Written by nvgrace.passthrough.host_config; changes by hand are overwritten.\n"
+
+
+def memlock_dropin(unit: str) -> str:
+    """Where systemd looks for our part of a unit."""
+    return f"/etc/systemd/system/{unit}.d/71-nvgrace-passthrough.conf"
+
+
+def grub_dropin(arguments: tuple[str, ...]) -> Optional[bytes]:
+    """Appends to the default entries only: the recovery entry stays as the vendor made it, as a way back."""
+    if not arguments:
+        return None
+    line = " ".join(arguments)
+    return (_HEADER + f'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT {line}"\n').encode()
+
+
+def modprobe_conf(settings: HostSettings) -> Optional[bytes]:
+    """Blacklist and option lines."""
+    lines = [f"blacklist {name}" for name in settings.modprobe_blacklist] + list(settings.modprobe_options)
+    return _lines(lines)
+
+
+def modules_load_conf(settings: HostSettings) -> Optional[bytes]:
+    """Modules that systemd loads at boot."""
+    return _lines(list(settings.modules_load))
+
+
+def tmpfiles_conf(settings: HostSettings) -> Optional[bytes]:
+    """tmpfiles.d writes the pool's size early at boot; sysctl.d could do so for the default size only."""
+    wish = settings.hugepages
+    return None if wish is None else _lines([f"w {hugepage_attribute(wish.size)} - - - - {wish.count}"])
+
+
+def limits_conf(settings: HostSettings) -> Optional[bytes]:
+    """For VMs that root or a member of the kvm group starts by hand. limits.conf(5) counts KiB."""
+    if settings.memlock is None:
+        return None
+    value = settings.memlock if settings.memlock == UNLIMITED else str(-(-int(settings.memlock) // KIB))
+    return _lines([f"root - memlock {value}", f"@kvm - memlock {value}"])
+
+
+def unit_conf(settings: HostSettings) -> Optional[bytes]:
+    """For the daemon that starts QEMU; systemd counts bytes."""
+    if settings.memlock is None:
+        return None
+    value = "infinity" if settings.memlock == UNLIMITED else settings.memlock
+    return _lines(["[Service]", f"LimitMEMLOCK={value}"])
+
+
+def _lines(lines: list[str]) -> Optional[bytes]:
+    return (_HEADER + "\n".join(lines) + "\n").encode() if lines else None

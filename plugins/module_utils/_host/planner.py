@@ -1,0 +1,281 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Plans the way from a host as it is to the wanted settings. Pure: reads and writes nothing.
+
+"Absent" is the plan for empty settings: whatever is ours and no longer wanted is given back. What other programs
+generate from our files (GRUB's menu, initramfs images) carries a fingerprint of its inputs in the record, so that a
+run that died between a file and its generator is completed by the next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Optional
+
+from .._core.errors import PassthroughError
+from .._core.host import Host
+from .._core.plan import Call, Plan, RestoreFile, RunCommand, Step, WriteFile
+from . import files
+from .bootloader import GRUB_DROPIN, KERNEL_INSTALL_CMDLINE
+from .platform import KIB, hugepage_attribute
+from .settings import UNLIMITED, HostSettings
+from .state import HostState, HugepageRecord, RecordFile
+
+UPDATE_GRUB = "update-grub"
+KERNEL_INSTALL = "kernel-install"
+UPDATE_INITRAMFS = "update-initramfs"
+DAEMON_RELOAD = "daemon-reload"
+
+_GENERATE_SECONDS = 900.0
+_LOADER_FILES = (GRUB_DROPIN, KERNEL_INSTALL_CMDLINE)
+# Where we cannot write the arguments: what the operator has to do instead.
+_BY_HAND = {
+    "none": "no boot loader is installed here, so add them where this kernel is started (hypervisor, PXE or firmware)",
+    "unknown": "the boot loader of this host is not known, so add them to its configuration",
+    "bls": "boot loader entries are not edited here, so run grubby --update-kernel=ALL --args='{arguments}'",
+}
+
+
+def plan_host(settings: HostSettings, state: HostState) -> Plan:
+    """The plan. Raises PassthroughError where the wish cannot be carried out on this host; nothing is changed then."""
+    _require_loader(settings, state)
+    wanted = _wanted_files(settings, state)
+    steps = [
+        *_file_steps(wanted, state),
+        *_initramfs_steps(settings, wanted[files.MODPROBE_CONF], state),
+        *_daemon_reload_steps(settings, state),
+        *_loader_steps(settings, state),
+        *_hugepage_steps(settings, state),
+        *_module_steps(settings, state),
+    ]
+    after = {path: _final_content(steps, path, state) for path in state.files}
+    return Plan(_picture(settings, {path: found.content for path, found in state.files.items()}, state),
+                _picture(settings, after, state, done=True), tuple(steps))
+
+
+def reboot_reasons(settings: HostSettings, before: HostState, now: HostState) -> list[str]:
+    """Why the wish is not in effect until the next boot. ``before`` is the state ahead of the plan."""
+    missing = [argument for argument in settings.kernel_arguments if argument not in now.cmdline]
+    dropped = [argument for argument in before.record.arguments_added
+               if argument not in settings.kernel_arguments and argument in now.cmdline]
+    loaded = [name for name in settings.modprobe_blacklist if name in now.modules.loaded]
+    reasons = [f"The kernel argument {argument} is not in effect yet." for argument in missing]
+    reasons += [f"The kernel argument {argument} is in effect until then." for argument in dropped]
+    reasons += [f"The blacklisted module {name} is still loaded." for name in loaded]
+    wish = settings.hugepages
+    if wish is not None and _tried(settings, now) and now.hugepages[wish.size] < wish.count:
+        reasons.append(f"Only {now.hugepages[wish.size]} of {wish.count} hugepages of {_size(wish.size)} could be "
+                       "reserved while memory is in use.")
+    return reasons
+
+
+def service_restarts(settings: HostSettings, state: HostState) -> list[str]:
+    """Units of running daemons whose limit of locked memory is not the wanted one."""
+    if settings.memlock is None:
+        return []
+    wanted = -1 if settings.memlock == UNLIMITED else int(settings.memlock)
+    return sorted(unit for unit, limit in state.running_memlock.items() if limit != wanted)
+
+
+def _require_loader(settings: HostSettings, state: HostState) -> None:
+    if state.bootloader.kind == "systemd-boot" and settings.kernel_arguments and not state.kernels:
+        raise PassthroughError("No kernel image was found in /boot or /lib/modules for kernel-install to enter into "
+                               "the boot menu: install the distribution's kernel package first.")
+    missing = [argument for argument in settings.kernel_arguments if argument not in state.cmdline]
+    advice = _BY_HAND.get(state.bootloader.kind)
+    if missing and advice is not None:
+        arguments = " ".join(missing)
+        raise PassthroughError(f"The kernel runs without {arguments}, and {advice.format(arguments=arguments)}, "
+                               "reboot, then run again.", missing_kernel_arguments=missing)
+
+
+def _wanted_files(settings: HostSettings, state: HostState) -> dict[str, Optional[bytes]]:
+    """Path -> content, None for a file that shall not be ours. The loader's files have steps of their own."""
+    wanted: dict[str, Optional[bytes]] = {path: None for path in state.originals if path not in _LOADER_FILES}
+    wanted.update({
+        files.MODPROBE_CONF: files.modprobe_conf(settings),
+        files.MODULES_LOAD_CONF: files.modules_load_conf(settings),
+        files.TMPFILES_CONF: files.tmpfiles_conf(settings),
+        files.LIMITS_CONF: files.limits_conf(settings),
+    })
+    wanted.update({files.memlock_dropin(unit): files.unit_conf(settings) for unit in state.libvirt_units})
+    return wanted
+
+
+def _file_steps(wanted: Mapping[str, Optional[bytes]], state: HostState) -> list[Step]:
+    return [step for path in sorted(wanted) for step in _file_step(path, wanted[path], state)]
+
+
+def _file_step(path: str, content: Optional[bytes], state: HostState) -> Iterator[Step]:
+    if content is None:
+        if path in state.originals:
+            yield RestoreFile(path)
+    elif state.files[path].content != content:
+        yield WriteFile(path, content)
+
+
+def _generated(program: str, fingerprint: Optional[str], commands: tuple[tuple[str, ...], ...], why: str,
+               state: HostState) -> list[Step]:
+    """The step that makes a program's output follow its inputs, where it does not yet."""
+    if state.record.generated.get(program) == fingerprint:
+        return []
+
+    def generate(host: Host) -> None:
+        for argv in commands:
+            host.run(argv, timeout=_GENERATE_SECONDS)
+        RecordFile(host).stamp(program, fingerprint)
+
+    return [Call(f"run {' and '.join(' '.join(argv) for argv in commands)} ({why})", generate)]
+
+
+def _fingerprint(content: Optional[bytes]) -> Optional[str]:
+    return None if content is None else hashlib.sha256(content).hexdigest()
+
+
+def _initramfs_steps(settings: HostSettings, modprobe_conf: Optional[bytes], state: HostState) -> list[Step]:
+    if not (settings.update_initramfs and state.has_initramfs):
+        return []
+    # All kernels, not the running one: the next boot may take a newer one, whose image has the old files.
+    return _generated(UPDATE_INITRAMFS, _fingerprint(modprobe_conf), (("update-initramfs", "-u", "-k", "all"),),
+                      "modprobe.d is part of the initramfs", state)
+
+
+def _daemon_reload_steps(settings: HostSettings, state: HostState) -> list[Step]:
+    content = files.unit_conf(settings) if state.libvirt_units else None
+    return _generated(DAEMON_RELOAD, _fingerprint(content), (("systemctl", "daemon-reload"),),
+                      "limits of libvirt's units", state)
+
+
+def _loader_steps(settings: HostSettings, state: HostState) -> list[Step]:
+    kind = state.bootloader.kind
+    if kind == "grub":
+        return _grub_steps(settings, state)
+    if kind == "systemd-boot":
+        return _systemd_boot_steps(settings, state)
+    # A loader that was here in an earlier run is gone: its files are still ours to give back.
+    return [RestoreFile(path) for path in _LOADER_FILES if path in state.originals]
+
+
+def _grub_steps(settings: HostSettings, state: HostState) -> list[Step]:
+    content = files.grub_dropin(settings.kernel_arguments)
+    return _owned(settings.kernel_arguments, state, [
+        *_file_step(GRUB_DROPIN, content, state),
+        *_generated(UPDATE_GRUB, _fingerprint(content), (("update-grub",),), "kernel arguments", state),
+    ])
+
+
+def _systemd_boot_steps(settings: HostSettings, state: HostState) -> list[Step]:
+    """kernel-install copies the command line into each entry.
+
+    Without /etc/kernel/cmdline it takes that of the running kernel, which still has our arguments when they are given
+    back: therefore the entries are made from an explicit file first, and the original file comes back after that.
+    """
+    base = tuple(word for word in state.loader_cmdline if word not in state.record.arguments_added)
+    added = tuple(argument for argument in settings.kernel_arguments if argument not in base)
+    content = (" ".join(base + added) + "\n").encode()
+    fingerprint = _fingerprint(content) if added else None
+    commands = tuple((KERNEL_INSTALL, "add", release, image) for release, image in state.kernels)
+    generate = _generated(KERNEL_INSTALL, fingerprint, commands, "kernel arguments", state)
+    steps: list[Step] = []
+    if added or generate:
+        steps += _file_step(KERNEL_INSTALL_CMDLINE, content, state)
+    steps += generate
+    if not added and KERNEL_INSTALL_CMDLINE in state.originals:
+        steps.append(RestoreFile(KERNEL_INSTALL_CMDLINE))
+    return _owned(added, state, steps)
+
+
+def _owned(added: tuple[str, ...], state: HostState, steps: list[Step]) -> list[Step]:
+    """Frames the loader's steps by notes on whose arguments are whose: while the files change, old and new ones count
+    as ours, so that a run that dies there leaves none behind that nobody would remove."""
+    old = state.record.arguments_added
+    union = old + tuple(argument for argument in added if argument not in old)
+    notes = [[_note_arguments(union)] if union != old else [], [_note_arguments(added)] if added != union else []]
+    return [*notes[0], *steps, *notes[1]]
+
+
+def _note_arguments(added: tuple[str, ...]) -> Step:
+    return Call(f"record the kernel arguments that are ours: {' '.join(added) or 'none'}",
+                lambda host: RecordFile(host).arguments(added))
+
+
+def _hugepage_steps(settings: HostSettings, state: HostState) -> list[Step]:
+    wish, record = settings.hugepages, state.record.hugepages
+    steps: list[Step] = []
+    if record is not None and (wish is None or wish.size != record.size):
+        steps.append(_give_back_hugepages(record))
+        record = None
+    if wish is None:
+        return steps
+    if wish.size not in state.hugepages:
+        sizes = ", ".join(_size(size) for size in sorted(state.hugepages)) or "none"
+        raise PassthroughError(f"This kernel has no hugepages of {_size(wish.size)}; it has: {sizes}.")
+    present = state.hugepages[wish.size]
+    if present != wish.count and not _tried(settings, state):
+        before = present if record is None else record.before
+        steps.append(_reserve_hugepages(HugepageRecord(wish.size, before, wish.count, state.boot_id)))
+    return steps
+
+
+def _tried(settings: HostSettings, state: HostState) -> bool:
+    """The kernel gives what it has left; asking again in the same boot would be a change that changes nothing."""
+    wish, record = settings.hugepages, state.record.hugepages
+    return (wish is not None and record is not None
+            and (record.size, record.wanted, record.boot_id) == (wish.size, wish.count, state.boot_id))
+
+
+def _reserve_hugepages(record: HugepageRecord) -> Step:
+    def reserve(host: Host) -> None:
+        RecordFile(host).hugepages(record)
+        host.write_sysfs(hugepage_attribute(record.size), str(record.wanted))
+
+    return Call(f"write {record.wanted} to {hugepage_attribute(record.size)}", reserve)
+
+
+def _give_back_hugepages(record: HugepageRecord) -> Step:
+    def give_back(host: Host) -> None:
+        host.write_sysfs(hugepage_attribute(record.size), str(record.before))
+        RecordFile(host).hugepages(None)
+
+    return Call(f"write {record.before} to {hugepage_attribute(record.size)}", give_back)
+
+
+def _module_steps(settings: HostSettings, state: HostState) -> list[Step]:
+    return [RunCommand(("modprobe", name), "load it now too") for name in settings.modules_load
+            if not state.modules.available(name)]
+
+
+def _final_content(steps: list[Step], path: str, state: HostState) -> Optional[bytes]:
+    """What a file holds when all steps are done."""
+    content = state.files[path].content
+    for step in steps:
+        if isinstance(step, WriteFile) and step.path == path:
+            content = step.content
+        elif isinstance(step, RestoreFile) and step.path == path:
+            content = state.originals[path].content
+    return content
+
+
+def _picture(settings: HostSettings, contents: Mapping[str, Optional[bytes]], state: HostState,
+             done: bool = False) -> dict[str, Any]:
+    """One side of the diff: files line by line, pools and modules."""
+    picture: dict[str, Any] = {path: content.decode("utf-8", "replace").splitlines()
+                               for path, content in contents.items() if content is not None}
+    pools = {hugepage_attribute(size): pages for size, pages in state.hugepages.items()}
+    wish, record = settings.hugepages, state.record.hugepages
+    if done and record is not None and (wish is None or wish.size != record.size):
+        pools[hugepage_attribute(record.size)] = record.before
+    if done and wish is not None and not _tried(settings, state):
+        pools[hugepage_attribute(wish.size)] = wish.count
+    picture.update(pools)
+    picture["modules"] = sorted(name for name in settings.modules_load if done or state.modules.available(name))
+    return picture
+
+
+def _size(size: int) -> str:
+    for unit, factor in (("GiB", KIB ** 3), ("MiB", KIB ** 2)):
+        if size >= factor and size % factor == 0:
+            return f"{size // factor} {unit}"
+    return f"{size // KIB} KiB"

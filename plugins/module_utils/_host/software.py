@@ -1,0 +1,158 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads DKMS, the compiler, libvirt and QEMU: what is installed and what it can do."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Optional
+
+from .._core.errors import CommandError
+from .._core.host import Host
+from .facts import Libvirt, LibvirtFeatures, Program, QemuFeatures
+
+# A virtual machine monitor on an emulated host needs seconds, a hung one must not hold a whole play.
+_QUICK = 20.0
+_CONNECT = 60.0
+_SCHEMAS = "/usr/share/libvirt/schemas"
+_DAEMON_PIDS = ("/run/libvirtd.pid", "/run/virtqemud.pid", "/run/libvirt/libvirtd.pid")
+_QEMU_ELSEWHERE = ("/usr/libexec/qemu-kvm", "/usr/lib/qemu-kvm")
+_ARM = "aarch64"
+
+Version = tuple[int, ...]
+
+
+def parse_version(text: Optional[str]) -> Version:
+    """The numbers of "11.3.0"; empty for None, so that it compares as older than everything."""
+    match = re.match(r"\d+(?:\.\d+)*", text or "")
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
+
+
+def read_dkms(host: Host) -> Program:
+    """DKMS and its version ("dkms-3.2.2")."""
+    return _program(host, "dkms", ("--version",), r"dkms-(\d[\w.]*)")
+
+
+def read_compiler(host: Host) -> Program:
+    """The default C compiler, which is what kbuild and DKMS call unless told otherwise."""
+    return _program(host, "gcc", ("-dumpfullversion",), r"(\d[\w.]*)")
+
+
+def read_depmod(host: Host) -> Program:
+    """depmod; its version is never needed, so it is not started."""
+    path = host.which("depmod")
+    return Program(path is not None, None, path)
+
+
+def _program(host: Host, name: str, arguments: tuple[str, ...], pattern: str) -> Program:
+    path = host.which(name)
+    return Program(path is not None, None if path is None else _version_of(host, path, arguments, pattern), path)
+
+
+def _version_of(host: Host, path: str, arguments: tuple[str, ...], pattern: str) -> Optional[str]:
+    match = re.search(pattern, _output(host, path, *arguments))
+    return match.group(1) if match else None
+
+
+def _output(host: Host, *argv: str) -> str:
+    """Standard output and error of a program that is asked for help; nothing where it cannot be started."""
+    try:
+        result = host.run(argv, timeout=_QUICK, ok=())
+    except CommandError:
+        return ""
+    return result.stdout + result.stderr
+
+
+@dataclass(frozen=True)
+class LibvirtAnswer:
+    """libvirt as it was found, and the QEMU version that its daemon has told with the same answer."""
+
+    libvirt: Libvirt
+    qemu_version: Optional[str]
+
+
+def read_libvirt(host: Host) -> LibvirtAnswer:
+    """One ``virsh version --daemon`` tells both versions and whether qemu:///system answers."""
+    if host.which("virsh") is None:
+        return LibvirtAnswer(Libvirt(False, None, False, False, "virsh is not installed"), None)
+    try:
+        result = host.run(("virsh", "-c", "qemu:///system", "version", "--daemon"), timeout=_CONNECT, ok=())
+    except CommandError as error:
+        return LibvirtAnswer(Libvirt(True, None, _daemon_running(host), False, error.message), None)
+    version = _match(r"Running against daemon: (\S+)", result.stdout) or _match(r"Using library: libvirt (\S+)",
+                                                                                result.stdout)
+    if result.rc != 0:
+        version = version or _match(r"(\d[\w.]*)", _output(host, "virsh", "--version"))
+        return LibvirtAnswer(Libvirt(True, version, _daemon_running(host), False, result.last_line()), None)
+    return LibvirtAnswer(Libvirt(True, version, True, True, None),
+                         _match(r"Running hypervisor: QEMU (\S+)", result.stdout))
+
+
+def _match(pattern: str, text: str) -> Optional[str]:
+    match = re.search(pattern, text)
+    return match.group(1) if match else None
+
+
+def _daemon_running(host: Host) -> bool:
+    return any(_alive(host, path) for path in _DAEMON_PIDS)
+
+
+def _alive(host: Host, path: str) -> bool:
+    pid = host.read_text(path)
+    return pid is not None and pid.isdigit() and host.exists(f"/proc/{pid}")
+
+
+def read_libvirt_features(host: Host, version: Optional[str]) -> LibvirtFeatures:
+    """Elements that the schema knows. libvirt drops what it does not know without a word, so the schema decides and
+    the version only where the schema of an older release has the same words."""
+    domain = host.read_text(f"{_SCHEMAS}/domaincommon.rng") or ""
+    cpu = host.read_text(f"{_SCHEMAS}/cputypes.rng") or ""
+    number = parse_version(version)
+    return LibvirtFeatures(
+        ras='<element name="ras">' in domain,
+        clusters='<attribute name="clusters">' in cpu,
+        iommu_driver_accel='name="ssidsize"' in domain,
+        # "nodeset" has always been an attribute of other elements.
+        acpi_nodeset=number >= (11, 8),
+        iommufd='name="iommufd"' in domain,
+        # The element is old; the driver accepts it for the machine type "virt" since 11.6.
+        pcihole64_virt=number >= (11, 6),
+    )
+
+
+def read_qemu(host: Host, machine: str, known_version: Optional[str]) -> Program:
+    """The emulator of this machine's own architecture. ``known_version`` saves starting it."""
+    path = host.which(f"qemu-system-{machine}") or next(
+        (candidate for candidate in _QEMU_ELSEWHERE if host.exists(candidate)), None)
+    if path is None:
+        return Program(False, None, None)
+    return Program(True, known_version or _version_of(host, path, ("--version",), r"version (\d[\w.]*)"), path)
+
+
+def read_qemu_features(host: Host, qemu: Program, machine: str) -> Optional[QemuFeatures]:
+    """Asks QEMU for its own lists, which NVIDIA's forks and backports cannot falsify as they can a version."""
+    if qemu.path is None:
+        return None
+    objects = _output(host, qemu.path, "-object", "help")
+    board = smmu = ""
+    # Before 10.1 an SMMUv3 is part of the board: its type exists, but a user cannot create one.
+    creatable = machine == _ARM and parse_version(qemu.version) >= (10, 1)
+    if machine == _ARM:
+        board = _output(host, qemu.path, "-machine", "virt,help")
+    if creatable:
+        smmu = _output(host, qemu.path, "-device", "arm-smmuv3,help")
+    return QemuFeatures(
+        highmem_mmio_size=_listed("highmem-mmio-size", board),
+        acpi_generic_initiator=_listed("acpi-generic-initiator", objects),
+        arm_smmuv3_device=_listed("primary-bus", smmu),
+        arm_smmuv3_accel=_listed("accel", smmu),
+        iommufd=_listed("iommufd", objects),
+        pasid_fork=_listed("pasid", smmu),
+        egm_fork=_listed("acpi-egm-memory", objects),
+    )
+
+
+def _listed(name: str, text: str) -> bool:
+    return re.search(rf"^\s*{re.escape(name)}(?![\w-])", text, re.MULTILINE) is not None

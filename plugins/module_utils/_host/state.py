@@ -1,0 +1,178 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The host as ``host_config`` finds it, and the record of what it did beside the files in the journal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Optional
+
+from .._core.host import FileState, Host
+from .._core.journal import Journal, StateFile
+from . import files
+from .bootloader import GRUB_DROPIN, KERNEL_INSTALL_CMDLINE, read_bootloader
+from .facts import Bootloader
+from .modprobe import ModuleIndex, read_modules
+from .platform import read_hugepages, read_memlock
+
+JOURNAL = "host"
+_KEY = "host"
+_UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+# The loader adds these itself at every boot; they describe one entry, not the wish of an operator.
+_LOADER_ARGUMENTS = ("BOOT_IMAGE=", "initrd=")
+
+
+@dataclass(frozen=True)
+class HugepageRecord:
+    """A pool that we resized: its pages before, the wanted ones, and the boot in which that was tried last."""
+
+    size: int
+    before: int
+    wanted: int
+    boot_id: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """``generated``: program -> fingerprint of the inputs that its output was made from;
+    ``arguments_added``: the kernel arguments in the loader's files that are ours."""
+
+    generated: Mapping[str, str]
+    arguments_added: tuple[str, ...] = ()
+    hugepages: Optional[HugepageRecord] = None
+
+
+class RecordFile:
+    """Changes single parts of the record, each of them atomically and beside the journal in the same file."""
+
+    def __init__(self, host: Host) -> None:
+        self._state = StateFile(host, JOURNAL)
+
+    def load(self) -> Record:
+        value = self._state.load().get(_KEY, {})
+        pool = value.get("hugepages")
+        return Record(dict(value.get("generated", {})), tuple(value.get("arguments_added", ())),
+                      None if pool is None else HugepageRecord(**pool))
+
+    def stamp(self, program: str, fingerprint: Optional[str]) -> None:
+        """Notes that a program ran over inputs of this fingerprint; None: over none of ours."""
+        generated = {**self.load().generated, program: fingerprint}
+        self._save("generated", {name: value for name, value in generated.items() if value is not None})
+
+    def arguments(self, added: tuple[str, ...]) -> None:
+        """Notes which kernel arguments are ours."""
+        self._save("arguments_added", list(added))
+
+    def hugepages(self, pool: Optional[HugepageRecord]) -> None:
+        """Notes the pool that we resized, or that there is none any more."""
+        self._save("hugepages", None if pool is None else asdict(pool))
+
+    def _save(self, part: str, content: object) -> None:
+        value = self._state.load()
+        record = value.pop(_KEY, {})
+        record.pop(part, None)
+        if content:
+            record[part] = content
+        if record:
+            value[_KEY] = record
+        self._state.save(value)
+
+
+@dataclass(frozen=True)
+class HostState:
+    """Everything that the planner of ``host_config`` decides by.
+
+    ``cmdline`` is that of the running kernel, ``loader_cmdline`` what kernel-install would use now; ``kernels`` are
+    pairs of release and image; ``originals`` are the files in the journal as they were before us; ``hugepages`` maps
+    bytes a page to pages; ``running_memlock`` maps the unit of a running libvirt daemon to its limit in bytes (-1:
+    unlimited).
+    """
+
+    release: str
+    boot_id: str
+    bootloader: Bootloader
+    cmdline: tuple[str, ...]
+    loader_cmdline: tuple[str, ...]
+    kernels: tuple[tuple[str, str], ...]
+    files: Mapping[str, FileState]
+    originals: Mapping[str, FileState]
+    modules: ModuleIndex
+    hugepages: Mapping[int, int]
+    libvirt_units: tuple[str, ...]
+    running_memlock: Mapping[str, int]
+    has_initramfs: bool
+    record: Record
+
+
+def read_state(host: Host) -> HostState:
+    """Reads the host; changes nothing."""
+    release = host.kernel_release()
+    cmdline = tuple((host.read_text("/proc/cmdline") or "").split())
+    units = tuple(unit for unit in files.LIBVIRT_UNITS if _unit_exists(host, unit))
+    originals = _originals(host)
+    return HostState(
+        release=release,
+        boot_id=host.read_text("/proc/sys/kernel/random/boot_id") or "",
+        bootloader=read_bootloader(host),
+        cmdline=cmdline,
+        loader_cmdline=_loader_cmdline(host, cmdline),
+        kernels=tuple(_kernels(host)),
+        files={path: host.file_state(path) for path in _paths(units, originals)},
+        originals=originals,
+        modules=read_modules(host, release, " ".join(cmdline)),
+        hugepages={pool.size: pool.total for pool in read_hugepages(host)},
+        libvirt_units=units,
+        running_memlock=_running_memlock(host, units),
+        has_initramfs=host.which("update-initramfs") is not None and _has_initramfs(host),
+        record=RecordFile(host).load(),
+    )
+
+
+def _paths(units: tuple[str, ...], originals: Mapping[str, FileState]) -> list[str]:
+    fixed = (files.MODPROBE_CONF, files.MODULES_LOAD_CONF, files.TMPFILES_CONF, files.LIMITS_CONF, GRUB_DROPIN,
+             KERNEL_INSTALL_CMDLINE)
+    return sorted({*fixed, *map(files.memlock_dropin, units), *originals})
+
+
+def _originals(host: Host) -> dict[str, FileState]:
+    journal = Journal(host, JOURNAL)
+    found = ((path, journal.original(path)) for path in journal.paths())
+    return {path: original for path, original in found if original is not None}
+
+
+def _loader_cmdline(host: Host, running: tuple[str, ...]) -> tuple[str, ...]:
+    """kernel-install's own order: the host's file, the vendor's file, the running kernel."""
+    for path in (KERNEL_INSTALL_CMDLINE, "/usr/lib/kernel/cmdline"):
+        text = host.read_text(path)
+        if text:
+            return tuple(text.split())
+    return tuple(word for word in running if not word.startswith(_LOADER_ARGUMENTS))
+
+
+def _kernels(host: Host) -> Iterator[tuple[str, str]]:
+    for release in host.listdir("/lib/modules"):
+        for image in (f"/boot/vmlinuz-{release}", f"/lib/modules/{release}/vmlinuz"):
+            if host.exists(image):
+                yield release, image
+                break
+
+
+def _has_initramfs(host: Host) -> bool:
+    return any(name.startswith("initrd.img-") for name in host.listdir("/boot"))
+
+
+def _unit_exists(host: Host, unit: str) -> bool:
+    return any(host.exists(f"{directory}/{unit}") for directory in _UNIT_DIRECTORIES)
+
+
+def _running_memlock(host: Host, units: tuple[str, ...]) -> dict[str, int]:
+    limits = {}
+    for unit in units:
+        pid = host.read_text(f"/run/{unit.split('.')[0]}.pid") or ""
+        limit = read_memlock(host, pid) if re.fullmatch(r"\d+", pid) else None
+        if limit is not None:
+            limits[unit] = limit
+    return limits

@@ -1,0 +1,193 @@
+#!/usr/bin/python
+# Copyright: Contributors to the nvgrace.passthrough project
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_config
+short_description: Prepare a host for GPU passthrough, and give it back
+version_added: 1.0.0
+description:
+  - Sets kernel arguments, module blacklist and options, modules to load, hugepages and the limit of locked memory, all
+    in one plan.
+  - Each file that it touches is kept first, with mode and owner, in C(/var/lib/nvgrace-passthrough/host.json). A
+    setting that is no longer wanted, and O(state=absent), give the file back byte for byte.
+  - A run that was interrupted is completed by the next one.
+  - It never switches C(allow_unsafe_interrupts) or the no-IOMMU mode on, and refuses arguments that would.
+author:
+  - The nvgrace.passthrough contributors (@nvgrace-passthrough)
+options:
+  state:
+    description:
+      - V(present) makes the host what the other options say; an option that is left out gives back what an earlier run
+        set.
+      - V(absent) gives everything back. Modules that were loaded stay loaded until the next boot.
+    type: str
+    choices: [present, absent]
+    default: present
+  kernel_arguments:
+    description:
+      - Arguments of the form C(name) or C(name=value) for the kernel's command line.
+      - On Debian and Ubuntu with GRUB they go into C(/etc/default/grub.d/71-nvgrace-passthrough.cfg), with systemd-boot
+        into C(/etc/kernel/cmdline).
+      - With another boot loader, or none, arguments that the running kernel already has are fine and others are refused
+        with a sentence that says what to do by hand.
+    type: list
+    elements: str
+    default: []
+  modprobe_blacklist:
+    description: Modules that may not load by themselves.
+    type: list
+    elements: str
+    default: []
+  modprobe_options:
+    description: Lines of C(modprobe.d) that begin with C(options) or C(softdep).
+    type: list
+    elements: str
+    default: []
+  modules_load:
+    description: Modules that are loaded at boot, and now where they are not loaded yet.
+    type: list
+    elements: str
+    default: []
+  hugepages:
+    description:
+      - A pool of hugepages. It is resized at once and early at each boot.
+      - Where memory is too fragmented for all pages, RV(reboot_required) says so.
+    type: dict
+    suboptions:
+      size:
+        description: Size of one page, as V(2M), V(512M), V(1G) or in bytes.
+        type: str
+        required: true
+      count:
+        description: Number of pages.
+        type: int
+        required: true
+  memlock:
+    description:
+      - Limit of locked memory, as V(unlimited), V(64G) or in bytes, for root, the group C(kvm) and libvirt's daemon.
+      - libvirt raises the limit of its VMs itself; this is for VMs that are started by hand and for hardened units.
+    type: str
+  update_initramfs:
+    description:
+      - With V(auto) the initramfs images of all kernels are made again when the blacklist or the module options have
+        changed and the host has C(update-initramfs).
+      - With V(never) they are left alone, for hosts that boot without them.
+    type: str
+    choices: [auto, never]
+    default: auto
+extends_documentation_fragment:
+  - nvgrace.passthrough.attributes
+  - nvgrace.passthrough.attributes.changes
+notes:
+  - Must run as root.
+  - It never reboots the host and restarts no service.
+"""
+
+EXAMPLES = r"""
+- name: Prepare a Grace host
+  nvgrace.passthrough.host_config:
+    kernel_arguments:
+      - init_on_alloc=0
+      - numa_balancing=disable
+    modprobe_blacklist:
+      - nouveau
+      - nova_core
+    modules_load:
+      - vfio_pci
+    hugepages:
+      size: 512M
+      count: 64
+  register: passthrough_config
+  become: true
+
+- name: Reboot only where it is needed
+  ansible.builtin.reboot:
+  when: passthrough_config.reboot_required
+
+- name: Give the host back
+  nvgrace.passthrough.host_config:
+    state: absent
+  become: true
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, in order; in check mode what would be done.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - write /etc/default/grub.d/71-nvgrace-passthrough.cfg
+    - run update-grub (kernel arguments)
+bootloader:
+  description: The boot loader that was found, V(grub), V(systemd-boot), V(bls), V(unknown) or V(none).
+  returned: success
+  type: str
+reboot_required:
+  description: Whether a part of the wish is in effect only after a reboot.
+  returned: success
+  type: bool
+reboot_reasons:
+  description: One sentence for each part that waits for a reboot.
+  returned: success
+  type: list
+  elements: str
+  sample: ["The kernel argument init_on_alloc=0 is not in effect yet."]
+restart_services:
+  description: Running services that have to be restarted before O(memlock) is in effect for them.
+  returned: success
+  type: list
+  elements: str
+  sample: ["libvirtd.service"]
+missing_kernel_arguments:
+  description: The arguments that the running kernel does not have and this module cannot add.
+  returned: failure by an unknown boot loader
+  type: list
+  elements: str
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.configure import configure_host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.settings import HostSettings, parse_settings
+
+_LIST = {"type": "list", "elements": "str", "default": []}
+
+
+def _configure(module: AnsibleModule, host: Host) -> dict[str, Any]:
+    settings = parse_settings(module.params)
+    if module.params["state"] == "absent":
+        settings = HostSettings(update_initramfs=settings.update_initramfs)
+    return configure_host(host, settings, module.check_mode)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "kernel_arguments": _LIST,
+            "modprobe_blacklist": _LIST,
+            "modprobe_options": _LIST,
+            "modules_load": _LIST,
+            "hugepages": {
+                "type": "dict",
+                "options": {"size": {"type": "str", "required": True}, "count": {"type": "int", "required": True}},
+            },
+            "memlock": {"type": "str"},
+            "update_initramfs": {"type": "str", "choices": ["auto", "never"], "default": "auto"},
+        },
+        supports_check_mode=True,
+    )
+    run_module(module, _configure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+#!/usr/bin/python
+# Copyright: Contributors to the nvgrace.passthrough project
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_info
+short_description: Read what decides whether GPU passthrough can work on a host
+version_added: 1.0.0
+description:
+  - Reads the kernel, IOMMU, KVM, NUMA nodes, Secure Boot, DKMS, libvirt, QEMU and the ACPI tables of a host and judges
+    them by a fixed list of checks.
+  - Changes nothing. To ask KVM for a capability it creates a VM without memory and processors and closes it again. The
+    question to libvirt starts its daemon where that is socket activated.
+author:
+  - The nvgrace.passthrough contributors (@nvgrace-passthrough)
+options:
+  probe_qemu:
+    description:
+      - Whether QEMU is started, without a VM, to print which devices and options it has.
+      - It costs two or three program starts; without it RV(host.qemu_features) is V(null).
+    type: bool
+    default: true
+extends_documentation_fragment:
+  - nvgrace.passthrough.attributes
+  - nvgrace.passthrough.attributes.no_changes
+notes:
+  - Must run as root, because ACPI tables and EFI variables are readable by root only.
+  - Sizes are bytes. A value that the host does not tell is V(null) or V(unknown), never a guess.
+"""
+
+EXAMPLES = r"""
+- name: Read the host
+  nvgrace.passthrough.host_info:
+  register: passthrough_host
+  become: true
+
+- name: Stop where a check fails
+  ansible.builtin.assert:
+    that: passthrough_host.host.checks | selectattr('status', 'eq', 'fail') | length == 0
+    fail_msg: "{{ passthrough_host.host.checks | selectattr('status', 'eq', 'fail') | map(attribute='why') | list }}"
+"""
+
+RETURN = r"""
+host:
+  description: The facts of the host.
+  returned: success
+  type: dict
+  contains:
+    kernel:
+      description:
+        - Release, version string, machine, page size in bytes and command line of the running kernel.
+        - C(config) has the build options that matter here, without C(CONFIG_); V(null) where no configuration is
+          readable.
+      type: dict
+      returned: success
+      sample:
+        release: 7.3.4+deb13-arm64
+        machine: aarch64
+        page_size: 4096
+        cmdline: root=/dev/vda rw
+        config: {"NODES_SHIFT": 4, "IOMMUFD": "n", "NVGRACE_GPU_VFIO_PCI": "n"}
+    headers:
+      description: Path and presence of the running kernel's headers, and the package that has them.
+      type: dict
+      returned: success
+      sample: {"path": "/lib/modules/7.3.4+deb13-arm64/build", "present": true,
+               "package": "linux-headers-7.3.4+deb13-arm64"}
+    distribution:
+      description: C(id), C(version_id) and C(like) of C(/etc/os-release).
+      type: dict
+      returned: success
+      sample: {"id": "debian", "version_id": "13", "like": []}
+    bootloader:
+      description:
+        - C(kind) is V(grub), V(systemd-boot), V(bls), V(unknown) or V(none); C(dropin_dir) is where arguments are
+          added.
+      type: dict
+      returned: success
+      sample: {"kind": "grub", "dropin_dir": "/etc/default/grub.d"}
+    iommu:
+      description:
+        - Presence and kind (V(arm-smmu-v3), V(intel), V(amd), V(unknown), V(none)) of the IOMMU, number of groups, the
+          type of domain that most groups have, whether interrupts are isolated, whether C(/dev/iommu) and VFIO device
+          nodes exist.
+      type: dict
+      returned: success
+      sample: {"present": true, "kind": "arm-smmu-v3", "groups": 12, "isolated_msi": true, "default_domain": "DMA",
+               "iommufd": false, "cdev": false}
+    kvm:
+      description: Whether C(/dev/kvm) exists, and capability 243 of a VM with the reason where it could not be asked.
+      type: dict
+      returned: success
+      sample: {"present": true, "cacheable_pfnmap": true, "reason": null}
+    vfio:
+      description: Module parameters that switch isolation off; V(null) while the module is not loaded.
+      type: dict
+      returned: success
+      sample: {"allow_unsafe_interrupts": false, "noiommu": null}
+    secure_boot:
+      description: V(enabled), V(disabled) or V(unknown).
+      type: str
+      returned: success
+    lockdown:
+      description: V(none), V(integrity), V(confidentiality) or V(unknown).
+      type: str
+      returned: success
+    hugepages:
+      description: The pools, with the size of a page in bytes.
+      type: list
+      elements: dict
+      returned: success
+      sample: [{"size": 2097152, "total": 0, "free": 0}]
+    memlock_limit:
+      description: Hard limit of locked memory of the module's own process in bytes, V(-1) for unlimited.
+      type: int
+      returned: success
+    numa:
+      description:
+        - The NUMA nodes with processors, memory in bytes, distances and whether they are generic initiators.
+        - C(firmware_domains) is the number of proximity domains in the ACPI SRAT.
+      type: dict
+      returned: success
+      sample:
+        nodes: [{"id": 0, "cpus": "0-3", "memory": 4294967296, "distances": [10, 80], "generic_initiator": false}]
+        firmware_domains: 9
+    dkms:
+      description: DKMS and its version.
+      type: dict
+      returned: success
+      sample: {"present": true, "version": "3.2.2", "path": "/usr/sbin/dkms"}
+    compiler:
+      description: The default C compiler.
+      type: dict
+      returned: success
+      sample: {"present": true, "version": "14.2.0", "path": "/usr/bin/gcc"}
+    depmod:
+      description: The depmod program.
+      type: dict
+      returned: success
+      sample: {"present": true, "version": null, "path": "/usr/sbin/depmod"}
+    libvirt:
+      description:
+        - libvirt's version, whether its daemon runs and whether C(qemu:///system) answers, with the reason if not.
+      type: dict
+      returned: success
+      sample: {"present": true, "version": "11.3.0", "daemon_running": true, "uri_ok": true, "reason": null}
+    libvirt_features:
+      description: What domain XML can express here, from libvirt's own schema.
+      type: dict
+      returned: success
+      sample: {"ras": true, "clusters": true, "iommu_driver_accel": false, "acpi_nodeset": false, "iommufd": false,
+               "pcihole64_virt": false}
+    qemu:
+      description: The emulator of the host's own architecture.
+      type: dict
+      returned: success
+      sample: {"present": true, "version": "10.0.13", "path": "/usr/bin/qemu-system-aarch64"}
+    qemu_features:
+      description: What QEMU says that it has; V(null) with O(probe_qemu=false) or without QEMU.
+      type: dict
+      returned: success
+      sample: {"highmem_mmio_size": true, "acpi_generic_initiator": true, "arm_smmuv3_device": false,
+               "arm_smmuv3_accel": false, "iommufd": true, "pasid_fork": false, "egm_fork": false}
+    firmware:
+      description: Whether the host was booted by UEFI, and the UEFI images for its guests in the order of preference.
+      type: dict
+      returned: success
+      sample:
+        uefi: true
+        images: [{"path": "/usr/share/AAVMF/AAVMF_CODE.no-secboot.fd", "vars": "/usr/share/AAVMF/AAVMF_VARS.fd",
+                  "secure_boot": false, "format": "raw"}]
+    firmware_properties:
+      description: Whether ACPI tables name the memory of a coherent GPU, V(present), V(absent) or V(unknown).
+      type: str
+      returned: success
+    conflicting_drivers:
+      description: Drivers that would take a GPU for the host.
+      type: list
+      elements: dict
+      returned: success
+      sample: [{"module": "nouveau", "installed": true, "loaded": false, "blacklisted": true}]
+    checks:
+      description:
+        - The verdicts. C(status) is V(fail) where passthrough cannot work or is not safe, V(warn) where it depends on
+          the use of the host, else V(ok); C(remedy) is V(null) with V(ok).
+        - The ids are V(architecture), V(iommu-present), V(isolated-msi), V(allow-unsafe-interrupts), V(iommufd),
+          V(page-size), V(kvm-present), V(kvm-cacheable-memory), V(numa-node-limit), V(kernel-headers), V(dkms-present),
+          V(compiler-present), V(secure-boot), V(competing-drivers), V(memlock), V(libvirt-present), V(qemu-present) and
+          V(firmware-properties).
+      type: list
+      elements: dict
+      returned: success
+      sample: [{"id": "iommu-present", "status": "ok", "why": "The IOMMU (arm-smmu-v3) is on and has 12 groups.",
+                "remedy": null}]
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.checks import run_checks
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.gather import gather_facts
+
+
+def _read(module: AnsibleModule, host: Host) -> dict[str, Any]:
+    facts = gather_facts(host, module.params["probe_qemu"])
+    return {"changed": False, "host": {**facts.as_dict(), "checks": [asdict(check) for check in run_checks(facts)]}}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={"probe_qemu": {"type": "bool", "default": True}},
+        supports_check_mode=True,
+    )
+    run_module(module, _read, locked=False)
+
+
+if __name__ == "__main__":
+    main()
