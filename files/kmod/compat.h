@@ -51,7 +51,7 @@ static inline bool nvgrace_memory_enabled(struct vfio_pci_core_device *core)
 #else
 	u16 command = le16_to_cpup((__le16 *)&core->vconfig[PCI_COMMAND]);
 
-	if (core->pdev->current_state >= PCI_D3hot)
+	if ((__force int)core->pdev->current_state >= (__force int)PCI_D3hot)
 		return false;
 	return core->pdev->no_command_memory || (command & PCI_COMMAND_MEMORY);
 #endif

@@ -20,6 +20,7 @@ module_param(layout, charp, 0444);
 MODULE_PARM_DESC(layout,
 		 "emulated BARs: \"mainline\" (usemem as BAR4, resmem as BAR2) or \"bar2\" (all memory as BAR2)");
 
+static int nvgrace_layout_kind;
 static const char * const nvgrace_layouts[] = {
 	[NVGRACE_LAYOUT_MAINLINE] = "mainline",
 	[NVGRACE_LAYOUT_BAR2] = "bar2",
@@ -214,17 +215,12 @@ static const struct vfio_pci_device_ops nvgrace_plain_pci_ops = {
 /* The coherent memory, and the registers that tell whether it can be used. */
 static int nvgrace_init_gpu(struct nvgrace_gpu *gpu, u64 base, u64 length)
 {
-	int kind, ret;
-
-	kind = match_string(nvgrace_layouts, ARRAY_SIZE(nvgrace_layouts),
-			    layout);
-	if (kind < 0)
-		return kind;
+	int ret;
 
 	spin_lock_init(&gpu->bar_lock);
 	mutex_init(&gpu->map_lock);
 
-	ret = nvgrace_set_layout(gpu, kind, base, length);
+	ret = nvgrace_set_layout(gpu, nvgrace_layout_kind, base, length);
 	if (ret)
 		return ret;
 	return nvgrace_ready_init(gpu);
@@ -332,8 +328,9 @@ static struct pci_driver nvgrace_driver = {
 
 static int __init nvgrace_module_init(void)
 {
-	if (match_string(nvgrace_layouts, ARRAY_SIZE(nvgrace_layouts),
-			 layout) < 0) {
+	nvgrace_layout_kind = match_string(nvgrace_layouts,
+					   ARRAY_SIZE(nvgrace_layouts), layout);
+	if (nvgrace_layout_kind < 0) {
 		pr_err(KBUILD_MODNAME ": layout=%s is none of mainline, bar2\n",
 		       layout);
 		return -EINVAL;

@@ -26,15 +26,19 @@ static vm_fault_t nvgrace_fault_wait(struct nvgrace_gpu *gpu,
 	struct mm_struct *mm = vmf->vma->vm_mm;
 	struct file *file;
 
-	if (!fault_flag_allow_retry_first(vmf->flags))
+	if (!fault_flag_allow_retry_first(vmf->flags)) {
+		/* The first try has waited for this reset: once is enough. */
+		if ((vmf->flags & FAULT_FLAG_TRIED) && nvgrace_gave_up(gpu))
+			return VM_FAULT_SIGBUS;
 		return nvgrace_wait_ready(gpu) ? VM_FAULT_SIGBUS :
 						 VM_FAULT_NOPAGE;
+	}
 	if (vmf->flags & FAULT_FLAG_RETRY_NOWAIT)
 		return VM_FAULT_RETRY;
 
 	file = get_file(vmf->vma->vm_file);
 	mmap_read_unlock(mm);
-	/* An error is reported by the second try, which waits no more. */
+	/* Without mmap_lock an error can be reported by the second try only. */
 	nvgrace_wait_ready(gpu);
 	fput(file);
 	return VM_FAULT_RETRY;

@@ -48,14 +48,15 @@ struct nvgrace_bar {
  * @layout: the emulated regions; none for a GPU without coherent memory,
  *	which is served by vfio-pci-core alone
  * @bar: run-time state of the regions of @layout
- * @bar_lock: protects the stored BAR registers
+ * @bar_lock: for the stored BAR registers
  * @map_lock: makes the first of several concurrent accesses create the
  *	kernel mapping
  * @bar0: the registers that tell when the GPU is ready, NULL with a CXL
  *	Device DVSEC
  * @cxl_dvsec: config space position of the CXL Device DVSEC, or 0
- * @resets: counts resets, so that it never matches @ready_after by mistake
+ * @resets: changes with every reset; the other two are compared with it
  * @ready_after: value of @resets for which the GPU was last seen ready
+ * @gave_up_after: value of @resets for which a wait last ended in -ETIME
  *
  * Locks nest in this order: mmap_lock, then core.memory_lock. User memory is
  * never touched with core.memory_lock held, because that takes mmap_lock.
@@ -64,12 +65,15 @@ struct nvgrace_gpu {
 	struct vfio_pci_core_device core;
 	struct nvgrace_layout layout;
 	struct nvgrace_bar bar[NVGRACE_MAX_REGIONS];
+	/* protects bar[].stored */
 	spinlock_t bar_lock;
+	/* protects bar[].kernel_map */
 	struct mutex map_lock;
 	void __iomem *bar0;
 	u16 cxl_dvsec;
 	atomic_t resets;
 	int ready_after;
+	int gave_up_after;
 };
 
 static inline struct nvgrace_gpu *nvgrace_from_vfio(struct vfio_device *vdev)
@@ -127,6 +131,7 @@ void nvgrace_ready_exit(struct nvgrace_gpu *gpu);
 void nvgrace_note_reset(struct nvgrace_gpu *gpu);
 bool nvgrace_is_ready(struct nvgrace_gpu *gpu);
 int nvgrace_wait_ready(struct nvgrace_gpu *gpu);
+bool nvgrace_gave_up(struct nvgrace_gpu *gpu);
 int nvgrace_lock_ready(struct nvgrace_gpu *gpu);
 void nvgrace_unlock_ready(struct nvgrace_gpu *gpu);
 

@@ -35,7 +35,7 @@ static int nvgrace_poison_register_bar(struct nvgrace_bar *bar)
 	int ret;
 
 	poison->node.start = PHYS_PFN(region->base);
-	poison->node.last = PHYS_PFN(region->base + region->mappable) - 1;
+	poison->node.last = poison->node.start + PHYS_PFN(region->mappable) - 1;
 	poison->mapping = bar->gpu->core.vdev.inode->i_mapping;
 	poison->pfn_to_vma_pgoff = nvgrace_poison_pgoff;
 

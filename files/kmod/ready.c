@@ -108,9 +108,10 @@ static int nvgrace_wait(struct nvgrace_gpu *gpu,
 {
 	unsigned long start = jiffies;
 	struct nvgrace_look look;
-	int ret;
+	int ret, resets;
 
 	for (;;) {
+		resets = atomic_read(&gpu->resets);
 		ret = look_at(gpu, &look);
 		if (ret != -EAGAIN)
 			return ret;
@@ -121,6 +122,7 @@ static int nvgrace_wait(struct nvgrace_gpu *gpu,
 			return -EINTR;
 	}
 
+	WRITE_ONCE(gpu->gave_up_after, resets);
 	if (gpu->cxl_dvsec)
 		pci_err(gpu->core.pdev,
 			"GPU memory not ready within %u s: CXL DVSEC range status is %#x\n",
@@ -145,6 +147,9 @@ int nvgrace_ready_init(struct nvgrace_gpu *gpu)
 	struct pci_dev *pdev = gpu->core.pdev;
 	int ret;
 
+	/* Reset 0 is the one before this driver: not known to be over. */
+	gpu->ready_after = -1;
+	gpu->gave_up_after = -1;
 	gpu->cxl_dvsec = pci_find_dvsec_capability(pdev, PCI_VENDOR_ID_CXL,
 						   NVGRACE_CXL_DVSEC_ID);
 	if (!gpu->cxl_dvsec) {
@@ -208,6 +213,15 @@ bool nvgrace_is_ready(struct nvgrace_gpu *gpu)
 int nvgrace_wait_ready(struct nvgrace_gpu *gpu)
 {
 	return nvgrace_wait(gpu, nvgrace_look_open);
+}
+
+/**
+ * nvgrace_gave_up() - has a wait timed out since the last reset?
+ * @gpu: the GPU
+ */
+bool nvgrace_gave_up(struct nvgrace_gpu *gpu)
+{
+	return READ_ONCE(gpu->gave_up_after) == atomic_read(&gpu->resets);
 }
 
 /**

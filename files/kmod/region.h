@@ -17,7 +17,7 @@
 #define NVGRACE_REGION_H
 
 /* Carved out of the memory when the GPU has the MIG hardware bug. */
-#define NVGRACE_RESMEM_MIN	(1ULL << 30)
+#define NVGRACE_RESMEM_MIN	(1024ULL << 20)
 
 /*
  * GPU firmware, this driver and the guest's driver all round usemem down to

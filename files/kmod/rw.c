@@ -142,7 +142,6 @@ static int nvgrace_read_hole(struct nvgrace_bounce *bounce, char __user *buf,
 	return 0;
 }
 
-/* The hole exists in this driver only: it needs neither power nor a wait. */
 static int nvgrace_power_on(struct nvgrace_gpu *gpu)
 {
 	struct pci_dev *pdev = gpu->core.pdev;
@@ -180,6 +179,7 @@ ssize_t nvgrace_bar_read(struct nvgrace_bar *bar, char __user *buf,
 	if (ret)
 		return ret;
 
+	/* The hole exists in this driver only: no power, no wait for it. */
 	if (span.memory) {
 		ret = nvgrace_power_on(bar->gpu);
 		if (ret)
