@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Mapping, Optional, Sequence
 
 from .._core.errors import PassthroughError
+from .._gpu.products import product_of
 from .model import GIB, MIB, Firmware, Gpu, HostNode, HostView
 
 DEFAULT_EMULATOR = {"aarch64": "/usr/bin/qemu-system-aarch64", "x86_64": "/usr/bin/qemu-system-x86_64"}
@@ -149,4 +150,5 @@ def _memory(item: Mapping[str, Any], verified: Mapping[str, Any]) -> tuple[int, 
             return int(memory[key]), source
     if item.get("expected_memory"):
         return int(item["expected_memory"]), "the memory that the description gives"
-    return int(item.get("product_memory") or 0), "the product table"
+    product = product_of(str(item.get("vendor")), str(item.get("device")))
+    return (product.memory, "the product table") if product else (0, "")

@@ -17,7 +17,8 @@ from .model import GIB, KIB, MIB, TIB, DirectBoot, DiskRequest, NetworkRequest, 
 # A fixed namespace: the same name gives the same uuid, so that a second run changes nothing.
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "passthrough.nvgrace.invalid")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,62}")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]{0,62}")
+_LIKE_UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _TARGET = re.compile(r"vd[a-z]")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -72,10 +73,10 @@ def parse_vm(vm: dict[str, Any]) -> VmRequest:
 
 
 def parse_name(name: Any) -> str:
-    """A name that is safe in XML, in a file name and on a command line."""
-    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+    """A name that is safe in XML, in a file name and on a command line, and that virsh cannot take for an id."""
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None or _LIKE_UUID.fullmatch(name):
         raise PassthroughError(f"{name!r} cannot be the name of a VM: use letters, digits, '.', '_', '+' and '-', "
-                               "63 at most, a letter or digit first.")
+                               "63 at most, a letter first, and no UUID.")
     return name
 
 

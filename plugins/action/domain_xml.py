@@ -1,0 +1,80 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Controller side of domain_xml: plans and renders the XML, then lets the module define it on the host."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Optional
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.invariants import check_plan, check_xml
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.model import DomainPlan
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.planner import plan_domain
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.request import parse_name
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.spec import ARGUMENT_SPEC, REQUIRED_IF
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.domain_render import read_template, render
+
+MODULE = "nvgrace.passthrough.domain_xml"
+
+
+class ActionModule(ActionBase):
+    """Facts stay on the controller; the host gets the finished XML."""
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _validation, arguments = self.validate_argument_spec(ARGUMENT_SPEC, required_if=REQUIRED_IF)
+        try:
+            result.update(self._work(arguments, task_vars or {}))
+        except PassthroughError as error:
+            result.update(failed=True, msg=error.message, **error.details)
+        return result
+
+    def _work(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        state = arguments["state"]
+        if state == "absent":
+            return self._on_host(arguments, task_vars, "")
+        if not arguments["host"] and state != "rendered":
+            raise PassthroughError("host is missing: give what host_info returned, or set state to rendered.")
+        if arguments["dest"] and state == "rendered":
+            raise PassthroughError("dest is for a file on the host, which state rendered does not touch: use present "
+                                   "with define set to false.")
+        plan = plan_domain(arguments["vm"], arguments["host"], arguments["gpus"], arguments["regions"])
+        check_plan(plan)
+        xml = render(plan, read_template(self._template(arguments["template"])))
+        check_xml(plan.name, xml)
+        result = {"changed": False, "name": plan.name, "xml": xml} if state == "rendered" else self._on_host(
+            arguments, task_vars, xml)
+        return _with_remarks(result, plan)
+
+    def _template(self, path: Optional[str]) -> str:
+        """A relative path is looked for as the template action does: in the role, then beside the playbook."""
+        if not path:
+            return ""
+        try:
+            return str(self._find_needle("templates", path))
+        except AnsibleError as error:
+            raise PassthroughError(f"The template {path} was not found on the controller.") from error
+
+    def _on_host(self, arguments: dict[str, Any], task_vars: dict[str, Any], xml: str) -> dict[str, Any]:
+        vm = arguments["vm"]
+        module_args: dict[str, Any] = {"state": arguments["state"], "define": arguments["define"]}
+        if vm:
+            module_args["vm"] = {"name": parse_name(vm["name"])}
+        if xml:
+            autostart = arguments["autostart"] if arguments["autostart"] is not None else vm["autostart"]
+            module_args.update(_xml=xml, dest=arguments["dest"], autostart=autostart)
+        result: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=module_args, task_vars=task_vars)
+        return result
+
+
+def _with_remarks(result: dict[str, Any], plan: DomainPlan) -> dict[str, Any]:
+    warnings = [*result.get("warnings", []), *plan.warnings]
+    remarks: dict[str, Any] = {"features": [asdict(feature) for feature in plan.features]}
+    if warnings:
+        remarks["warnings"] = warnings
+    return {**result, **remarks}
