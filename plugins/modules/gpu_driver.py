@@ -1,0 +1,196 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gpu_driver
+short_description: Bind GPUs to their VFIO driver, or give them back
+version_added: 1.0.0
+description:
+  - Moves the listed GPUs, and the functions of their IOMMU groups that O(group_consent) names, to a VFIO driver with
+    C(driver_override). All of them leave their drivers before the first one is bound.
+  - Everything is checked before anything is changed. A function of a group that nobody consented to, a device that
+    somebody uses, a missing IOMMU or a group that isolates nothing stops the run.
+  - The driver link is read back after each bind. When a step fails, the functions get their previous drivers again, and
+    the message says what could not be put back.
+  - What was before is recorded in C(/var/lib/nvgrace-passthrough), so that O(state=released) gives back exactly that.
+  - The module sets neither C(allow_unsafe_interrupts) nor the no-IOMMU mode of VFIO.
+options:
+  state:
+    description:
+      - V(bound) binds. It needs O(gpus).
+      - V(released) gives the driver, the C(driver_override) and all files back as they are recorded. Without O(gpus)
+        it does that for all recorded functions; with it, the functions that were bound along with a GPU follow it.
+    type: str
+    choices: [bound, released]
+    default: bound
+  driver:
+    description:
+      - V(auto) takes the variant that libvirt would take, the most specific C(vfio_pci) alias of the installed modules.
+      - Otherwise the name of a VFIO driver or of its module, for the GPUs. Other functions of the group always get
+        what V(auto) means for them.
+    type: str
+    default: auto
+  persistent:
+    description:
+      - Bind again at each boot, with a udev rule file for each function and C(/etc/modules-load.d). A rule is for one
+        address with one vendor and device id.
+      - A file is written after the bind has worked.
+    type: bool
+    default: true
+  group_consent:
+    description: Addresses of functions that may be bound because a GPU has them in its IOMMU group. Bridges need none.
+    type: list
+    elements: str
+    default: []
+  in_use:
+    description:
+      - What to do when a process, a VM or the console uses a device, or its memory is online.
+      - V(wait) waits for at most O(timeout). Nobody is ended.
+    type: str
+    choices: [fail, wait]
+    default: fail
+  timeout:
+    description: Seconds to wait for users to go, and for each unbind and bind in the kernel.
+    type: int
+    default: 60
+  planned_modules:
+    description:
+      - The RV(nvgrace.passthrough.dkms_module#module:provides) list of M(nvgrace.passthrough.dkms_module), so that a
+        check run knows a driver that a real run would have installed by now. Without check mode it is ignored.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      module:
+        description: Name of the module.
+        type: str
+        required: true
+      driver:
+        description: Name of its directory in sysfs.
+        type: str
+        required: true
+      aliases:
+        description: Its aliases that begin with C(vfio_pci:).
+        type: list
+        elements: str
+        default: []
+author:
+  - The nvgrace.passthrough contributors (@nvgrace-passthrough)
+extends_documentation_fragment:
+  - nvgrace.passthrough.attributes
+  - nvgrace.passthrough.attributes.changes
+  - nvgrace.passthrough.attributes.gpus
+seealso:
+  - module: nvgrace.passthrough.gpu_info
+  - module: nvgrace.passthrough.region_verify
+"""
+
+EXAMPLES = r"""
+- name: Bind one GPU of a Grace host
+  nvgrace.passthrough.gpu_driver:
+    gpus:
+      - address: "0009:01:00.0"
+
+- name: Bind a card with its audio function
+  nvgrace.passthrough.gpu_driver:
+    gpus:
+      - address: "0000:41:00.0"
+    group_consent: ["0000:41:00.1"]
+    in_use: wait
+    timeout: 300
+
+- name: Give everything back
+  nvgrace.passthrough.gpu_driver:
+    state: released
+"""
+
+RETURN = r"""
+devices:
+  description: One item for each function that was looked at. In check mode what a real run would reach.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    address:
+      description: Full PCI address.
+      type: str
+    group:
+      description: IOMMU group, none while it is not known.
+      type: int
+    persistent:
+      description: Whether the function is bound again at the next boot.
+      type: bool
+    before:
+      description: Driver and C(driver_override) before the run.
+      type: dict
+    after:
+      description: Driver and C(driver_override) after the run.
+      type: dict
+actions:
+  description: What was done, or in check mode would be done, step by step.
+  returned: always
+  type: list
+  elements: str
+remains:
+  description: What could not be put back after a failure, as sentences.
+  returned: failure while binding
+  type: list
+  elements: str
+in_use:
+  description: Addresses of the functions that are in use.
+  returned: failure because of it
+  type: list
+  elements: str
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import (
+    bind_gpus,
+    parse_options,
+    release_gpus,
+)
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.select import GPUS_OPTION
+
+
+def _work(module: AnsibleModule, host: Host) -> dict[str, Any]:
+    options = parse_options(module.params, module.check_mode)
+    return bind_gpus(host, options) if module.params["state"] == "bound" else release_gpus(host, options)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "gpus": GPUS_OPTION,
+            "state": {"type": "str", "choices": ["bound", "released"], "default": "bound"},
+            "driver": {"type": "str", "default": "auto"},
+            "persistent": {"type": "bool", "default": True},
+            "group_consent": {"type": "list", "elements": "str", "default": []},
+            "in_use": {"type": "str", "choices": ["fail", "wait"], "default": "fail"},
+            "timeout": {"type": "int", "default": 60},
+            "planned_modules": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "module": {"type": "str", "required": True},
+                    "driver": {"type": "str", "required": True},
+                    "aliases": {"type": "list", "elements": "str", "default": []},
+                },
+            },
+        },
+        required_if=[("state", "bound", ["gpus"])],
+        supports_check_mode=True,
+    )
+    run_module(module, _work)
+
+
+if __name__ == "__main__":
+    main()
