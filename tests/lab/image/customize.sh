@@ -18,11 +18,18 @@ printf 'LIBVIRTD_ARGS=""\n' > "$root/etc/default/libvirtd"
 # Nothing here may compete with a test for the two emulated processors, or wait for a network that is already up.
 chroot "$root" systemctl mask systemd-networkd-wait-online.service apt-daily.timer apt-daily-upgrade.timer \
     dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer man-db.timer
-# Services that a container manager or another architecture needs and this host does not.
+# Services that other hosts need and this one does not; the generator looks for a vsock that QEMU does not give.
 chroot "$root" systemctl mask systemd-binfmt.service libvirt-guests.service
+mkdir -p "$root/etc/systemd/system-generators"
+ln -s /dev/null "$root/etc/systemd/system-generators/systemd-ssh-generator"
+
+# What only the build needed (native-tools.sh).
+rm -rf "$root/native"
+sed -i '/^DPkg::Path /d' "$root/etc/apt/apt.conf.d/99mmdebstrap"
 
 # One name for the kernel, whatever its version: nested guests boot it too.
 version=$(cd "$root/lib/modules" && ls)
+test -e "$root/boot/initrd.img-$version" || chroot "$root" update-initramfs -c -k "$version"
 ln -sf "vmlinuz-$version" "$root/boot/vmlinuz"
 ln -sf "initrd.img-$version" "$root/boot/initrd.img"
 

@@ -20,7 +20,7 @@ KVM = "kvm"
 
 @dataclass(frozen=True)
 class Files:
-    """Where a running lab has its files. Sockets live in ``run``, whose path is short: a socket's path has 107 bytes."""
+    """Where a running lab has its files. Sockets live in ``run``, which has a short path: a socket's has 107 bytes."""
 
     directory: Path
     run: Path

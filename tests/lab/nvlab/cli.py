@@ -41,9 +41,11 @@ def _spec(options: argparse.Namespace) -> Spec:
 
 
 def _build(cache: Cache, options: argparse.Namespace) -> int:
+    spec = _spec(options)
+    require_root()
     with step(f"image {options.arch}, kernel {options.kernel}"):
-        _, image = lifecycle.build(cache, _spec(options))
-    say(f"    {image.disk}")
+        _, image = lifecycle.build(cache, spec)
+    print(image.disk)
     return 0
 
 
@@ -86,8 +88,7 @@ def _console(cache: Cache, options: argparse.Namespace) -> int:
 
 
 def _reboot(cache: Cache, options: argparse.Namespace) -> int:
-    with step(f"reboot {options.name}"):
-        lifecycle.reboot(cache, options.name)
+    lifecycle.reboot(cache, options.name)
     return 0
 
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: Contributors to the nvgrace.passthrough project
-"""Initramfs archives in the kernel's "newc" cpio format (Documentation/driver-api/early-userspace/buffer-format.rst)."""
+"""Initramfs archives in the kernel's "newc" cpio format.
+
+Source: Documentation/driver-api/early-userspace/buffer-format.rst in Linux.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 """QEMU that knows vfio-user-pci: the machine's own where it is new enough, else one from Debian's backports.
 
-The backported one is only unpacked, never installed, and run through its own dynamic loader: no chroot, nothing mounted.
+The backported one is only unpacked, never installed, and run through its own dynamic loader: no chroot, no mounts.
 """
 
 from __future__ import annotations

@@ -18,7 +18,17 @@ from .cache import Cache, remove_tree
 from .emulator import Emulator
 from .errors import LabError
 from .machine import debian_arch, debian_mirror
-from .recipe import ASSETS, DISK_SIZE, EXCLUDED_PATHS, SUITE, Arch, Kernel, image_key, image_packages
+from .recipe import (
+    ASSETS,
+    DISK_SIZE,
+    FOREIGN_OPTIONS,
+    INSTALL_OPTIONS,
+    SUITE,
+    Arch,
+    Kernel,
+    image_key,
+    image_packages,
+)
 from .steps import run_logged, step
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
@@ -123,17 +133,10 @@ def foreign_programs(arch: Arch, emulator: Emulator) -> Iterator[dict[str, str]]
 
 def _install_root(root: Path, arch: Arch, kernel: Kernel, key: str, environment: dict[str, str], log: Path) -> None:
     mirror = debian_mirror()
+    options = INSTALL_OPTIONS + (() if arch.name == debian_arch() else FOREIGN_OPTIONS)
     run_logged(
-        ["mmdebstrap", "--verbose", "--mode=root", "--variant=minbase", "--format=directory", f"--architectures={arch.name}",
-         "--aptopt=Acquire::Check-Valid-Until \"false\"",
-         "--aptopt=APT::Install-Recommends \"false\"",
-         "--dpkgopt=force-unsafe-io",
-         *(f"--dpkgopt=path-exclude={path}" for path in EXCLUDED_PATHS),
-         f"--setup-hook=SUITE={SUITE} {ASSETS / 'backports.sh'} \"$1\"",
-         # Before any package: the initrd's module list must be there when the kernel makes its initrd.
-         f"--essential-hook=cp -r --no-preserve=ownership {ASSETS / 'overlay'}/. \"$1\"",
-         f"--customize-hook={ASSETS / 'customize.sh'} \"$1\"",
-         f"--include={','.join(image_packages(arch, kernel))}",
+        ["mmdebstrap", "--verbose", *(option.replace("{assets}", str(ASSETS)) for option in options),
+         f"--architectures={arch.name}", f"--include={','.join(image_packages(arch, kernel))}",
          SUITE, str(root), *([mirror] if mirror else [])],
         log, {**environment, "PUBLIC_KEY": key},
     )
@@ -161,7 +164,7 @@ def _make_disk(root: Path, disk: Path, log: Path) -> None:
 
 
 def build_image(target: Path, arch: Arch, kernel: Kernel, emulator: Emulator, key: str, log: Path) -> None:
-    """Build an image into ``target``, an empty directory. Raises LabError with the tail of the log when a part fails."""
+    """Build an image into ``target``, an empty directory. Raises LabError with the tail of the log on failure."""
     root = target / "root"
     with step(f"install Debian {SUITE} {arch.name} with kernel {kernel.version}"), \
             foreign_programs(arch, emulator) as environment:

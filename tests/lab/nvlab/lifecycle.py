@@ -19,7 +19,7 @@ from .argv import Files, qemu_argv
 from .cache import Cache, remove_tree
 from .emulator import Emulator, provide_emulator
 from .errors import LabError, UsageError
-from .image import Image, ensure_key, provide_image
+from .image import Image, ensure_key, image_entry, provide_image
 from .kvm import choose_accel
 from .machine import BUILD_SPACE, RUN_SPACE, install_tools, require_root, require_space
 from .processes import ProcessId, end, launch
@@ -40,10 +40,15 @@ def login(cache: Cache, lab: Lab) -> Login:
     return Login(lab.ssh_port, ensure_key(cache))
 
 
+def _has_image(cache: Cache, spec: Spec) -> bool:
+    # Without a key there is no image either, and asking for the image's name would make one.
+    return cache.key.exists() and image_entry(cache, spec.arch, spec.kernel).is_dir()
+
+
 def build(cache: Cache, spec: Spec) -> tuple[Emulator, Image]:
-    """Provide what a lab boots from, building what is missing."""
+    """Provide what a lab boots from, building what is missing. Raises UsageError without root or space for it."""
     require_root()
-    require_space(cache.root, BUILD_SPACE)
+    require_space(cache.root, RUN_SPACE if _has_image(cache, spec) else BUILD_SPACE)
     install_tools(cache.new_log("packages"))
     emulator = provide_emulator(cache)
     return emulator, provide_image(cache, spec.arch, spec.kernel, emulator)
@@ -127,8 +132,6 @@ def start(cache: Cache, spec: Spec) -> Lab:
     old = state.load(cache, spec.name)
     if old is not None and old.state() in (STARTING, RUNNING):
         raise UsageError(f"The lab {spec.name!r} is {old.state()} already; stop it first or choose another name.")
-    require_root()
-    require_space(cache.root, RUN_SPACE)
     emulator, image = build(cache, spec)
     accel = choose_accel(spec.arch, emulator, image)
     lab = _reserve(cache, spec, image, accel)
@@ -172,22 +175,25 @@ def stop(cache: Cache, name: str) -> None:
         _shut_down(lab)
 
 
-def reboot(cache: Cache, name: str) -> float:
-    """Reboot the host, by its own systemctl or by the reset button when it does not answer; return seconds to ssh."""
-    lab = state.require_running(cache, name)
-    session = login(cache, lab)
-    begin = time.monotonic()
+def _go_down(session: Login, monitor: Path) -> str | None:
+    """Make the host go down, by its own systemctl or by the reset button; return the boot id that has to change."""
     try:
-        old_boot = session.boot_id()
+        boot = session.boot_id()
         subprocess.run(session.argv(["systemctl", "reboot"], batch=True), check=False, timeout=DOWN_TIMEOUT,
                        stdin=subprocess.DEVNULL, capture_output=True)
+        return boot
     except (LabError, subprocess.TimeoutExpired):
-        say(f"    {name} does not answer; resetting it")
-        old_boot = None
-        qmp.execute(lab.files.qmp, "system_reset")
-        time.sleep(1)  # lets the old sshd's connections die before the wait begins
-    session.wait(BOOT_TIMEOUT, lambda: lab.state() != state.DEAD, old_boot)
-    return round(time.monotonic() - begin, 1)
+        say("    the host does not answer; resetting it")
+    qmp.execute(monitor, "system_reset")
+    return None
+
+
+def reboot(cache: Cache, name: str) -> None:
+    """Reboot the host and wait until ssh answers on another boot. The disk and the GPUs' state survive."""
+    lab = state.require_running(cache, name)
+    session = login(cache, lab)
+    with step(f"reboot {name}"):
+        session.wait(BOOT_TIMEOUT, lambda: lab.state() != state.DEAD, _go_down(session, lab.files.qmp))
 
 
 def wait(cache: Cache, name: str, seconds: float) -> None:

@@ -17,14 +17,31 @@ ASSETS = Path(__file__).resolve().parent.parent / "image"
 USERLAND = (
     # a bootable host that Ansible can talk to
     "systemd-sysv", "udev", "dbus", "libpam-systemd", "openssh-server", "sudo", "python3", "python3-apt",
-    "iproute2", "pciutils", "procps", "kmod", "ca-certificates", "initramfs-tools", "zstd",
+    "iproute2", "pciutils", "procps", "kmod", "initramfs-tools", "zstd",
     # what DKMS needs without a network
     "dkms", "gcc", "make", "openssl",
     # the virtualisation host
     "libvirt-daemon-system", "libvirt-clients", "qemu-utils", "busybox-static",
 )
-# The image excludes what nobody reads on a host that lives for minutes: a third of its size.
+# Nobody reads these on a host that lives for minutes, and they are a third of its size.
 EXCLUDED_PATHS = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
+# mmdebstrap's options for an image; {assets} is the directory of our scripts, "$1" mmdebstrap's name of the root.
+INSTALL_OPTIONS = (
+    "--mode=root", "--variant=minbase", "--format=directory",
+    '--aptopt=Acquire::Check-Valid-Until "false"',
+    '--aptopt=APT::Install-Recommends "false"',
+    "--dpkgopt=force-unsafe-io",
+    *(f"--dpkgopt=path-exclude={path}" for path in EXCLUDED_PATHS),
+    f'--setup-hook=SUITE={SUITE} {{assets}}/backports.sh "$1"',
+    # Before any package: the initrd's module list must be there when the kernel makes its initrd.
+    '--essential-hook=cp -r --no-preserve=ownership {assets}/overlay/. "$1"',
+    '--customize-hook={assets}/customize.sh "$1"',
+)
+# More of them where the image's programs are emulated during the build.
+FOREIGN_OPTIONS = (
+    '--extract-hook={assets}/native-tools.sh "$1"',
+    '--aptopt=DPkg::Path "/native:/usr/sbin:/usr/bin:/sbin:/bin"',
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +84,8 @@ def image_key(arch: Arch, kernel: Kernel, public_key: str) -> str:
     """Hash everything that decides what is in an image."""
     assets = [path.relative_to(ASSETS).as_posix().encode() + b"\0" + path.read_bytes()
               for path in sorted(ASSETS.rglob("*")) if path.is_file()]
-    return digest(SUITE, DISK_SIZE, *image_packages(arch, kernel), *EXCLUDED_PATHS, public_key, *assets)
+    return digest(SUITE, DISK_SIZE, *image_packages(arch, kernel), *INSTALL_OPTIONS, *FOREIGN_OPTIONS, public_key,
+                  *assets)
 
 
 def emulator_key() -> str:

@@ -30,7 +30,7 @@ class Spec:
 def check_name(name: str) -> str:
     """Return the name if it can be a directory, a host name and an inventory name. Raises UsageError."""
     if not NAME.fullmatch(name):
-        raise UsageError(f"{name!r} is no name for a lab: use lower-case letters, digits and inner hyphens, 32 at most.")
+        raise UsageError(f"{name!r} is no name for a lab: lower-case letters, digits and inner hyphens, 32 at most.")
     return name
 
 

@@ -41,7 +41,9 @@ MAX_FDS = 8
 class Device(Protocol):
     """What the protocol needs of a device. Accesses outside a region raise ValueError."""
 
-    sizes: Mapping[int, int]
+    @property
+    def sizes(self) -> Mapping[int, int]:
+        """Return region index -> size in bytes; a region that is absent has size 0."""
 
     def read(self, region: int, offset: int, count: int) -> bytes:
         """Return bytes of a region."""
@@ -53,7 +55,7 @@ class Device(Protocol):
         """Reset the device."""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A request that is answered with an errno."""
 
     def __init__(self, number: int) -> None:
@@ -111,11 +113,11 @@ class Session:
         handler = self._handlers.get(command)
         try:
             if handler is None:
-                raise Refused(errno.ENOTTY)
+                raise RefusedError(errno.ENOTTY)
             return 0, handler(body)
-        except (Refused, ValueError, struct.error) as error:
+        except (RefusedError, ValueError, struct.error) as error:
             self._log(f"command {command} refused: {error}")
-            return error.number if isinstance(error, Refused) else errno.EINVAL, b""
+            return error.number if isinstance(error, RefusedError) else errno.EINVAL, b""
         finally:
             for fd in self._fds:  # what no handler took
                 os.close(fd)
@@ -137,7 +139,7 @@ class Session:
         major, minor = VERSION.unpack_from(body)
         self._log(f"client speaks version {major}.{minor} {body[VERSION.size:].rstrip(bytes(1)).decode()}")
         if major != 0:
-            raise Refused(errno.EINVAL)
+            raise RefusedError(errno.EINVAL)
         capabilities = {"capabilities": {"max_msg_fds": MAX_FDS, "max_data_xfer_size": MAX_TRANSFER}}
         return VERSION.pack(0, 0) + json.dumps(capabilities).encode() + b"\0"
 
@@ -170,14 +172,14 @@ class Session:
     def _region_read(self, body: bytes) -> bytes:
         offset, region, count = REGION_ACCESS.unpack_from(body)
         if count > MAX_TRANSFER:
-            raise Refused(errno.EINVAL)
+            raise RefusedError(errno.EINVAL)
         return body[:REGION_ACCESS.size] + self._device.read(region, offset, count)
 
     def _region_write(self, body: bytes) -> bytes:
         offset, region, count = REGION_ACCESS.unpack_from(body)
         data = body[REGION_ACCESS.size:]
         if len(data) != count:
-            raise Refused(errno.EINVAL)
+            raise RefusedError(errno.EINVAL)
         self._device.write(region, offset, data)
         return body[:REGION_ACCESS.size]
 

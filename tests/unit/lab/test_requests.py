@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: Contributors to the nvgrace.passthrough project
+"""Requests: products, faults, names, and where the GPUs of a host end up."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from nvlab.errors import UsageError
+from nvlab.products import (
+    FIRST_MEMORY_BASE,
+    MAX_GPUS,
+    MEMORY_STRIDE,
+    PRODUCTS,
+    Faults,
+    find_product,
+    node_distance,
+    parse_faults,
+    place_gpus,
+)
+from nvlab.spec import make_spec
+
+GOOD = {"name": "grace", "arch": "arm64", "kernel": "7.3", "product": "gh200-120gb", "gpus": 1, "faults": []}
+
+
+@pytest.mark.parametrize(("name", "device", "flags", "bar2"), [
+    ("gh200-120gb", 0x2342, None, 0),
+    ("gh200-480gb", 0x2345, None, 0),
+    ("gh200-144gb", 0x2348, None, 0),
+    ("gb200", 0x2941, 1, 32 << 20),
+    ("gb300", 0x31C2, 1, 32 << 20),
+])
+def test_products(name: str, device: int, flags: int | None, bar2: int) -> None:
+    product = find_product(name)
+    assert (product.device_id, product.dvsec_flags, product.bar2) == (device, flags, bar2)
+
+
+@pytest.mark.parametrize("product", PRODUCTS.values(), ids=lambda product: product.name)
+def test_memory_is_what_the_driver_needs(product) -> None:
+    assert product.memory & (product.memory - 1), "a power of two would hide the difference of the two sizes"
+    assert product.memory <= MEMORY_STRIDE
+    if product.dvsec_flags is None:
+        assert product.memory > 1536 << 20, "1 GiB of resmem and one 512 MiB step of usemem"
+
+
+@pytest.mark.parametrize(("words", "faults"), [
+    ([], Faults()),
+    (["no-properties"], Faults(no_properties=True)),
+    (["size-zero", "no-iommu"], Faults(size_zero=True, no_iommu=True)),
+    (["c2c-down", "range-in-ram"], Faults(c2c_down=True, range_in_ram=True)),
+    (["ready-after=5"], Faults(ready_after=5.0)),
+])
+def test_faults(words: list[str], faults: Faults) -> None:
+    assert parse_faults(words) == faults
+    assert parse_faults(faults.words()) == faults
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["c2c"], "no fault 'c2c'"),
+    (["c2c-down=1"], "c2c-down takes no value"),
+    (["ready-after"], "whole seconds"),
+    (["ready-after=soon"], "whole seconds"),
+    (["ready-after=0"], "whole seconds"),
+    (["no-properties", "size-zero"], "no-properties and size-zero contradict"),
+    (["ready-after=5", "c2c-down"], "c2c-down and ready-after contradict"),
+])
+def test_bad_faults(words: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        parse_faults(words)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"name": "Grace!"}, "no name for a lab"),
+    ({"name": "../etc"}, "no name for a lab"),
+    ({"arch": "riscv64"}, "no architecture 'riscv64'; the lab knows arm64, amd64"),
+    ({"kernel": "5.10"}, "no kernel '5.10'; the lab knows 7.3, 6.12"),
+    ({"product": "h100"}, "no product 'h100'; the lab knows gh200-120gb,"),
+    ({"gpus": 0}, "1 to 4 GPUs, not 0"),
+    ({"gpus": MAX_GPUS + 1}, "1 to 4 GPUs, not 5"),
+    ({"faults": ["x"]}, "no fault 'x'"),
+])
+def test_bad_requests(change: dict[str, object], message: str) -> None:
+    make_spec(**GOOD)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        make_spec(**{**GOOD, **change})
+
+
+@pytest.mark.parametrize(("count", "nodes"), [
+    (1, [(1, 2, 3, 4, 5, 6, 7, 8)]),
+    (2, [(1, 2, 3, 4, 5, 6, 7), (8, 9, 10, 11, 12, 13, 14)]),
+    (4, [(1, 2, 3), (4, 5, 6), (7, 8, 9), (10, 11, 12)]),
+])
+def test_nodes_fit_debian_kernels(count: int, nodes: list[tuple[int, ...]]) -> None:
+    gpus = place_gpus(find_product("gh200-144gb"), count)
+    assert [gpu.nodes for gpu in gpus] == nodes
+    assert max(max(group) for group in nodes) < 16
+
+
+def test_places() -> None:
+    gpus = place_gpus(find_product("gb200"), 3)
+    assert [gpu.address for gpu in gpus] == ["0000:00:10.0", "0000:00:11.0", "0000:00:12.0"]
+    assert {gpu.pci_id for gpu in gpus} == {"10de:2941"}
+    assert [gpu.memory_base for gpu in gpus] == [FIRST_MEMORY_BASE + index * MEMORY_STRIDE for index in range(3)]
+
+
+@pytest.mark.parametrize(("one", "other", "distance"), [(0, 0, 10), (3, 3, 10), (0, 9, 80), (9, 0, 80), (1, 7, 11),
+                                                         (1, 8, 120), (14, 8, 11)])
+def test_distances(one: int, other: int, distance: int) -> None:
+    assert node_distance(place_gpus(find_product("gb200"), 2), one, other) == distance
