@@ -127,13 +127,19 @@ def _kernel_arguments(spec: Spec) -> str:
     return " ".join(words)
 
 
-def qemu_argv(spec: Spec, files: Files, emulator: Emulator, kernel: Path, ssh_port: int, accel: str) -> list[str]:
-    """Return the argv of QEMU. Only loopback is reachable from outside, on ``ssh_port``."""
+def qemu_argv(spec: Spec, files: Files, emulator: Emulator, kernel: Path | None, ssh_port: int,
+              accel: str) -> list[str]:
+    """Return the argv of QEMU; without a kernel the firmware runs and finds nothing to boot.
+
+    Only loopback is reachable from outside, on ``ssh_port``.
+    """
+    boot = [] if kernel is None else ["-kernel", str(kernel), "-initrd", str(files.initrd),
+                                      "-append", _kernel_arguments(spec)]
     return [
         *emulator.command(f"qemu-system-{spec.arch.qemu}"), *emulator.data_options(),
         "-name", spec.name, "-nodefaults", "-no-user-config", "-display", "none",
         *_machine(spec, emulator, accel), *_memory(spec.gpus),
-        "-kernel", str(kernel), "-initrd", str(files.initrd), "-append", _kernel_arguments(spec),
+        *boot,
         "-chardev", f"file,id=console,path={files.console}", "-serial", "chardev:console",
         "-qmp", f"unix:{files.qmp},server=on,wait=off",
         # A lab is thrown away: nothing on its disk has to survive a crash of this machine.

@@ -17,7 +17,8 @@ from pathlib import Path
 from .errors import LabError
 from .steps import say
 
-TEMPORARY = "tmp."
+# Others keep things in this cache, too (the roots of the kernel module's build): only these are ours to remove.
+TEMPORARY = "lab-tmp."
 
 
 def default_root() -> Path:
@@ -67,7 +68,7 @@ def remove_tree(directory: Path) -> None:
 
 @dataclass(frozen=True)
 class Cache:
-    """A directory of finished entries, temporary directories (``tmp.*``), the lab's key and the labs' state."""
+    """A directory of finished entries, temporary directories (``lab-tmp.*``), the lab's key and the labs' state."""
 
     root: Path
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import acpi, gpuserver, qmp, state
+from . import acpi, aml, dsdt, gpuserver, qmp, state
 from .argv import Files, qemu_argv
 from .cache import Cache, remove_tree
 from .emulator import Emulator, provide_emulator
@@ -51,7 +51,19 @@ def build(cache: Cache, spec: Spec) -> tuple[Emulator, Image]:
     require_space(cache.root, RUN_SPACE if _has_image(cache, spec) else BUILD_SPACE)
     install_tools(cache.new_log("packages"))
     emulator = provide_emulator(cache)
-    return emulator, provide_image(cache, spec.arch, spec.kernel, emulator)
+    image = provide_image(cache, spec.arch, spec.kernel, emulator)
+    _remove_outdated(cache, spec, image)
+    return emulator, image
+
+
+def _remove_outdated(cache: Cache, spec: Spec, image: Image) -> None:
+    """Remove images of the same kind that other inputs made, unless a lab runs from one."""
+    with cache.lock():
+        keep = {image.directory, *state.images_in_use(cache)}
+        for old in cache.root.glob(f"image-{spec.arch.name}-{spec.kernel.version}-*"):
+            if old not in keep:
+                say(f"    removing {old.name}, made from other inputs")
+                remove_tree(old)
 
 
 def _readiness(faults: Faults) -> str:
@@ -84,11 +96,18 @@ def _free_port(cache: Cache) -> int:
             return port
 
 
-def _prepare_files(spec: Spec, image: Image, emulator: Emulator, files: Files) -> None:
-    tables = {"ssdt-gpu": acpi.ssdt(spec.gpus, spec.faults, spec.arch.name)}
-    files.initrd.write_bytes(acpi.early_archive(tables) + image.initrd.read_bytes())
+def _make_disk(image: Image, emulator: Emulator, files: Files) -> None:
     subprocess.run([*emulator.command("qemu-img"), "create", "-q", "-f", "qcow2", "-b", str(image.disk), "-F", "raw",
                     str(files.disk)], check=True)
+
+
+def _make_initrd(lab: Lab, image: Image, emulator: Emulator) -> None:
+    tables = {"ssdt-gpu": acpi.ssdt(lab.spec.gpus, lab.spec.faults, lab.spec.arch.name)}
+    if lab.spec.arch.name == "amd64":
+        argv = qemu_argv(lab.spec, lab.files, emulator, None, lab.ssh_port, lab.accel)
+        table = dsdt.read_dsdt(argv, lab.files.qmp, lab.files.qemu_log, lab.files.run / "memory")
+        tables["dsdt"] = aml.with_64_bit_integers(table)
+    lab.files.initrd.write_bytes(acpi.early_archive(tables) + image.initrd.read_bytes())
 
 
 def _reserve(cache: Cache, spec: Spec, image: Image, accel: str) -> Lab:
@@ -112,11 +131,12 @@ def _reserve(cache: Cache, spec: Spec, image: Image, accel: str) -> Lab:
 
 def _launch(lab: Lab, image: Image, emulator: Emulator) -> Lab:
     """Start the processes, noting each one before the next: an interrupt leaves none unknown."""
-    _prepare_files(lab.spec, image, emulator, lab.files)
+    _make_disk(image, emulator, lab.files)
     for gpu in lab.spec.gpus:
         process = _start_gpu(lab.spec, gpu, lab.files)
         lab = dataclasses.replace(lab, processes={**lab.processes, f"gpu{gpu.index}": process})
         state.save(lab)
+    _make_initrd(lab, image, emulator)
     argv = qemu_argv(lab.spec, lab.files, emulator, image.kernel, lab.ssh_port, lab.accel)
     process = launch(argv, lab.files.qemu_log)
     lab = dataclasses.replace(lab, processes={**lab.processes, "qemu": process})

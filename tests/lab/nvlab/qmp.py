@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from .errors import LabError
@@ -13,16 +14,18 @@ from .errors import LabError
 TIMEOUT = 10.0  # seconds
 
 
-def execute(path: Path, command: str) -> object:
-    """Send ``command`` without arguments and return its result. Raises LabError when QEMU does not answer."""
+def execute(path: Path, command: str, arguments: Mapping[str, object] | None = None) -> object:
+    """Send ``command`` and return its result. Raises LabError when QEMU does not answer or refuses."""
+    requests: list[dict[str, object]] = [{"execute": "qmp_capabilities"},
+                                         {"execute": command, "arguments": dict(arguments or {})}]
     try:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(TIMEOUT)
             client.connect(str(path))
             stream = client.makefile("rw")
             stream.readline()
-            for name in ("qmp_capabilities", command):
-                stream.write(json.dumps({"execute": name}) + "\n")
+            for request in requests:
+                stream.write(json.dumps(request) + "\n")
                 stream.flush()
                 answer = _answer(stream.readline)
     except (OSError, ValueError) as error:
@@ -32,8 +35,8 @@ def execute(path: Path, command: str) -> object:
     return answer["return"]
 
 
-def _answer(readline: object) -> dict[str, object]:
+def _answer(readline: Callable[[], str]) -> dict[str, object]:
     while True:
-        message: dict[str, object] = json.loads(readline())  # type: ignore[operator]
+        message: dict[str, object] = json.loads(readline())
         if "event" not in message:
             return message

@@ -40,6 +40,11 @@ class Lab:
         return self.phase if all(process.alive() for process in self.processes.values()) else DEAD
 
 
+def images_in_use(cache: Cache) -> set[Path]:
+    """Return the images that a lab boots from: they may not be removed."""
+    return {lab.image for lab in load_all(cache) if lab.state() in (STARTING, RUNNING)}
+
+
 def lab_directory(cache: Cache, name: str) -> Path:
     """Return the directory of a lab, whether it exists or not."""
     return cache.labs / name

@@ -8,7 +8,7 @@ import struct
 import uuid
 
 import pytest
-from nvlab import acpi, aml
+from nvlab import acpi, aml, dsdt
 from nvlab.products import GIB, MIB, Faults, find_product, parse_faults, place_gpus
 
 BASE, SIZE = "nvidia,gpu-mem-base-pa", "nvidia,gpu-mem-size"
@@ -126,3 +126,11 @@ def test_dsdt_upgrade() -> None:
     assert sum(new) & 0xFF == 0
     with pytest.raises(ValueError, match="not a DSDT"):
         aml.with_64_bit_integers(aml.table(b"SSDT", b"X", b""))
+
+
+def test_dsdt_is_found_in_memory() -> None:
+    table = aml.table(b"DSDT", b"BXPC", b"body")
+    damaged = table[:-1] + b"?"
+    cut = b"DSDT" + struct.pack("<I", 1 << 20)
+    assert dsdt.find_table(b"..." + cut + damaged + b"xx" + table + b"yy", b"DSDT") == table
+    assert dsdt.find_table(b"..." + damaged + b"DSDT", b"DSDT") is None

@@ -177,8 +177,8 @@ def test_cache_entries_are_whole_or_absent(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="no network"):
         cache.provide("thing", fail)
     assert not list(tmp_path.glob("*thing*"))
-    (tmp_path / "tmp.thing").mkdir()
-    (tmp_path / "tmp.thing" / "left by a killed build").write_text("")
+    (tmp_path / "lab-tmp.thing").mkdir()
+    (tmp_path / "lab-tmp.thing" / "left by a killed build").write_text("")
     entry = cache.provide("thing", lambda target: (target / "file").write_text("whole") and None)
     assert [path.name for path in entry.iterdir()] == ["file"]
     assert cache.provide("thing", fail) == entry
