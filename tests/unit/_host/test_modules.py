@@ -1,0 +1,66 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The two modules as Ansible runs them: their argument specs, results and failures."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ansible.module_utils import basic
+from ansible.module_utils.testing import patch_module_args
+
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core import runner
+from ansible_collections.nvgrace.passthrough.plugins.modules import host_config, host_info
+
+
+@pytest.fixture
+def call(grace, monkeypatch, capsys):
+    """Runs a module's main() on the made-up host and returns its result."""
+    monkeypatch.setattr(runner, "Host", lambda: grace.host)
+    monkeypatch.setattr(runner, "require_root", lambda: None)
+    monkeypatch.setattr(basic, "_PARSED_MODULE_ARGS", {}, raising=False)
+
+    def run(module, **arguments):
+        with patch_module_args(arguments), pytest.raises(SystemExit):
+            module.main()
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_host_info(call):
+    result = call(host_info)
+    assert result["changed"] is False
+    assert len(result["host"]["checks"]) == 18
+    assert result["host"]["kernel"]["machine"] == "aarch64"
+    assert {check["status"] for check in result["host"]["checks"]} <= {"ok", "warn", "fail"}
+
+
+def test_host_config_present_and_absent(call, grace):
+    result = call(host_config, modprobe_blacklist=["nouveau"], update_initramfs="never")
+    assert result["actions"] == ["write /etc/modprobe.d/nvgrace-passthrough.conf"]
+    assert (result["bootloader"], result["reboot_required"], result["restart_services"]) == ("none", False, [])
+    assert call(host_config, state="absent", modprobe_blacklist=["nouveau"])["changed"] is True
+    assert not grace.has("/etc/modprobe.d/nvgrace-passthrough.conf")
+
+
+def test_host_config_in_check_mode(call, grace):
+    assert call(host_config, modules_load=["vfio_pci"], _ansible_check_mode=True)["changed"] is True
+    assert not grace.has("/etc/modules-load.d")
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"kernel_arguments": ["a b"]}, "kernel_arguments: 'a b' is not a kernel argument"),
+    ({"kernel_arguments": ["iommu.passthrough=0"]}, "The kernel runs without iommu.passthrough=0"),
+    ({"hugepages": {"size": "2M"}}, "missing required arguments: count"),
+    ({"hugepages": {"size": "512M", "count": 1}}, "This kernel has no hugepages of 512 MiB; it has: 2 MiB."),
+    ({"state": "gone"}, "value of state must be one of"),
+    ({"no_such_option": 1}, "Unsupported parameters"),
+])
+def test_host_config_refuses(call, grace, arguments, message):
+    before = grace.snapshot()
+    result = call(host_config, **arguments)
+    assert result["failed"] is True
+    assert message in result["msg"]
+    assert grace.snapshot() == before

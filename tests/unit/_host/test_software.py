@@ -1,0 +1,142 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""DKMS, compiler, libvirt and QEMU, asked with as few program starts as possible."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._host import software
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.facts import Program
+
+VERSION = """cat <<END
+Compiled against library: libvirt 11.3.0
+Using library: libvirt 11.3.0
+Using API: QEMU 11.3.0
+Running hypervisor: QEMU 10.0.13
+Running against daemon: 11.3.0
+END
+"""
+OBJECTS = "printf 'List of user creatable objects:\\n  acpi-generic-initiator\\n  iommufd\\n'"
+FORK = "printf '  acpi-egm-memory\\n  acpi-generic-initiator\\n'"
+BOARD = "printf '  highmem-mmio-size=<size> - Set\\n  highmem-mmio=<bool>\\n'"
+OLD_BOARD = "printf '  highmem-mmio=<bool>\\n'"
+SMMU = "printf 'arm-smmuv3 options:\\n  accel=<bool> - x\\n  ssidsize=<x>\\n  primary-bus=<link<PCI>>\\n'"
+FORK_SMMU = "printf '  accel=<bool>\\n  pasid=<bool>\\n  primary-bus=<link<PCI>>\\n'"
+
+
+def _qemu(objects: str, board: str, smmu: str = "exit 1") -> str:
+    return f'case "$*" in *-object*) {objects};; *-machine*) {board};; *) {smmu};; esac'
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("11.3.0", (11, 3, 0)), ("10.1.0+nvidia5", (10, 1, 0)), ("12", (12,)), ("none", ()), (None, ()),
+])
+def test_parse_version(text, expected):
+    assert software.parse_version(text) == expected
+
+
+@pytest.mark.parametrize(("read", "program", "script", "version"), [
+    (software.read_dkms, "dkms", "echo dkms-3.2.2", "3.2.2"),
+    (software.read_compiler, "gcc", "echo 14.2.0", "14.2.0"),
+    (software.read_compiler, "gcc", "exit 1", None),
+])
+def test_versions_of_programs(tree, read, program, script, version):
+    assert read(tree.host) == Program(False, None, None)
+    tree.program(program, script)
+    assert read(tree.host) == Program(True, version, f"/usr/sbin/{program}")
+
+
+def test_depmod_is_not_started(tree):
+    tree.program("depmod")
+    assert software.read_depmod(tree.host) == Program(True, None, "/usr/sbin/depmod")
+    assert tree.calls() == []
+
+
+def test_libvirt_missing(tree):
+    found = software.read_libvirt(tree.host).libvirt
+    assert (found.present, found.uri_ok, found.reason) == (False, False, "virsh is not installed")
+
+
+def test_one_call_tells_libvirt_and_qemu(tree):
+    tree.program("virsh", VERSION)
+    answer = software.read_libvirt(tree.host)
+    assert (answer.libvirt.version, answer.libvirt.daemon_running, answer.libvirt.uri_ok) == ("11.3.0", True, True)
+    assert answer.qemu_version == "10.0.13"
+    assert tree.calls() == ["virsh -c qemu:///system version --daemon"]
+
+
+@pytest.mark.parametrize(("pid", "running"), [("42", True), ("43", False), ("x", False), (None, False)])
+def test_libvirt_that_does_not_answer(tree, pid, running):
+    tree.program("virsh", 'test "$1" = --version && echo 12.0.0 && exit 0; echo "error: no socket" >&2; exit 1')
+    tree.write("/proc/42/x")
+    if pid is not None:
+        tree.write("/run/libvirtd.pid", pid)
+    answer = software.read_libvirt(tree.host)
+    assert (answer.libvirt.present, answer.libvirt.uri_ok, answer.qemu_version) == (True, False, None)
+    assert (answer.libvirt.version, answer.libvirt.daemon_running) == ("12.0.0", running)
+    assert answer.libvirt.reason == "error: no socket"
+
+
+def test_libvirt_that_hangs(tree, monkeypatch):
+    monkeypatch.setattr(software, "_CONNECT", 0.2)
+    tree.program("virsh", "exec sleep 5")
+    found = software.read_libvirt(tree.host).libvirt
+    assert (found.present, found.uri_ok) == (True, False)
+    assert "did not end within" in (found.reason or "")
+
+
+@pytest.mark.parametrize(("version", "domain", "cpu", "expected"), [
+    ("9.0.0", "", "", (False, False, False, False, False, False)),
+    ("11.3.0", '<element name="ras">', '<attribute name="clusters">', (True, True, False, False, False, False)),
+    ("11.8.0", "", "", (False, False, False, True, False, True)),
+    ("12.8.0", '<element name="ras"><attribute name="iommufd"><attribute name="ssidsize">', "",
+     (True, False, True, True, True, True)),
+    (None, "", "", (False, False, False, False, False, False)),
+])
+def test_libvirt_features(tree, version, domain, cpu, expected):
+    tree.write("/usr/share/libvirt/schemas/domaincommon.rng", domain)
+    tree.write("/usr/share/libvirt/schemas/cputypes.rng", cpu)
+    found = software.read_libvirt_features(tree.host, version)
+    assert (found.ras, found.clusters, found.iommu_driver_accel, found.acpi_nodeset, found.iommufd,
+            found.pcihole64_virt) == expected
+
+
+def test_qemu_version_is_asked_only_when_it_is_not_known(tree):
+    tree.program("qemu-system-aarch64", "echo QEMU emulator version 8.2.2 '(Debian)'")
+    assert software.read_qemu(tree.host, "aarch64", "10.0.13").version == "10.0.13"
+    assert tree.calls() == []
+    assert software.read_qemu(tree.host, "aarch64", None).version == "8.2.2"
+
+
+def test_qemu_elsewhere_or_missing(tree):
+    assert software.read_qemu(tree.host, "x86_64", None) == Program(False, None, None)
+    tree.write("/usr/libexec/qemu-kvm")
+    assert software.read_qemu(tree.host, "x86_64", "9.1.0").path == "/usr/libexec/qemu-kvm"
+
+
+@pytest.mark.parametrize(("version", "script", "machine", "present", "starts"), [
+    ("10.0.13", _qemu(OBJECTS, BOARD), "aarch64", {"highmem_mmio_size", "acpi_generic_initiator", "iommufd"}, 2),
+    ("8.2.2", _qemu("true", OLD_BOARD), "aarch64", set(), 2),
+    ("11.1.2", _qemu(OBJECTS, BOARD, SMMU), "aarch64",
+     {"highmem_mmio_size", "acpi_generic_initiator", "iommufd", "arm_smmuv3_device", "arm_smmuv3_accel"}, 3),
+    ("10.1.0", _qemu(FORK, BOARD, FORK_SMMU), "aarch64",
+     {"highmem_mmio_size", "acpi_generic_initiator", "egm_fork", "arm_smmuv3_device", "arm_smmuv3_accel",
+      "pasid_fork"}, 3),
+    ("11.1.2", _qemu(OBJECTS, "exit 1"), "x86_64", {"acpi_generic_initiator", "iommufd"}, 1),
+])
+def test_qemu_features(tree, version, script, machine, present, starts):
+    tree.program("qemu", script)
+    found = software.read_qemu_features(tree.host, Program(True, version, "/usr/sbin/qemu"), machine)
+    assert {name for name, value in vars(found).items() if value} == present
+    assert len(tree.calls()) == starts
+
+
+def test_no_qemu_no_features(tree):
+    assert software.read_qemu_features(tree.host, Program(False, None, None), "aarch64") is None
+
+
+def test_program_that_cannot_start_tells_nothing(tree):
+    tree.write("/usr/sbin/dkms", "not a program")
+    (tree.root / "usr/sbin/dkms").chmod(0o755)
+    assert software.read_dkms(tree.host) == Program(True, None, "/usr/sbin/dkms")
