@@ -37,6 +37,8 @@ def collect(directory: str) -> SourceTree:
 
 
 def _read(path: str) -> bytes:
+    if not os.path.isfile(path):
+        raise PassthroughError(f"{path} on the controller is not a regular file: remove it.")
     try:
         with open(path, "rb") as handle:
             return handle.read()

@@ -126,9 +126,9 @@ def _describe(facts: HostFacts, request: Request, decision: Decision, planned: b
     leader = next((entry for entry in kernels if entry["kernel"] == facts.running), kernels[0] if kernels else None)
     provides = []
     if tree is not None and leader is not None:
-        info = _effective_info(facts.kernel(leader["kernel"]), decision.states[leader["kernel"]])
-        expected = tree.aliases() if planned and leader["state"] == "installed" else ()
-        aliases = (leader["kernel"] not in decision.built and info.aliases) or expected
+        aliases = _effective_info(facts.kernel(leader["kernel"]), leader["state"]).aliases
+        if planned and leader["state"] == "installed":
+            aliases = tree.aliases()
         provides = [{"module": request.package.module, "driver": request.package.module, "aliases": list(aliases)}]
     return {"name": request.package.name, "version": request.package.version or None,
             "source_sha256": tree.sha256 if tree else None, "kernels": kernels, "provides": provides,
