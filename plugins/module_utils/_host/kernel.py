@@ -23,6 +23,7 @@ CONFIG_OPTIONS = (
     "NVGRACE_GPU_VFIO_PCI", "PCI_P2PDMA", "SECURITY_LOCKDOWN_LSM", "TEGRA241_CMDQV", "VFIO", "VFIO_DEVICE_CDEV",
     "VFIO_GROUP", "VFIO_NOIOMMU", "VFIO_PCI", "VFIO_PCI_DMABUF",
 )
+_OPTION_LINE = re.compile(rf"^CONFIG_({'|'.join(CONFIG_OPTIONS)})=(.*)$", re.MULTILINE)
 _AT_PAGESZ = 6
 _GZIP_WINDOW = 31
 
@@ -68,9 +69,8 @@ def _read_config(host: Host, release: str) -> Optional[dict[str, Any]]:
 def parse_config(text: str) -> dict[str, Any]:
     """The options of CONFIG_OPTIONS from a kernel configuration; one that is not set, or not known there, is "n"."""
     values: dict[str, Any] = dict.fromkeys(CONFIG_OPTIONS, "n")
-    for name, value in re.findall(r"^CONFIG_(\w+)=(.*)$", text, re.MULTILINE):
-        if name in values:
-            values[name] = int(value) if value.isdigit() else value.strip('"')
+    for name, value in _OPTION_LINE.findall(text):
+        values[name] = int(value) if value.isdigit() else value.strip('"')
     return values
 
 

@@ -9,14 +9,6 @@ import pytest
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host import software
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.facts import Program
 
-VERSION = """cat <<END
-Compiled against library: libvirt 11.3.0
-Using library: libvirt 11.3.0
-Using API: QEMU 11.3.0
-Running hypervisor: QEMU 10.0.13
-Running against daemon: 11.3.0
-END
-"""
 OBJECTS = "printf 'List of user creatable objects:\\n  acpi-generic-initiator\\n  iommufd\\n'"
 FORK = "printf '  acpi-egm-memory\\n  acpi-generic-initiator\\n'"
 BOARD = "printf '  highmem-mmio-size=<size> - Set\\n  highmem-mmio=<bool>\\n'"
@@ -37,7 +29,7 @@ def test_parse_version(text, expected):
 
 
 @pytest.mark.parametrize(("read", "program", "script", "version"), [
-    (software.read_dkms, "dkms", "echo dkms-3.2.2", "3.2.2"),
+    (software.read_dkms, "dkms", "x=3.2.2; echo dkms-$x", "3.2.2"),
     (software.read_compiler, "gcc", "echo 14.2.0", "14.2.0"),
     (software.read_compiler, "gcc", "exit 1", None),
 ])
@@ -53,17 +45,31 @@ def test_depmod_is_not_started(tree):
     assert tree.calls() == []
 
 
+@pytest.mark.parametrize("line", ['    echo $"dkms-3.0.10"', '            echo "dkms-3.0.10"'])
+def test_dkms_version_is_read_from_its_script(tree, line):
+    tree.program("dkms", f'echo "DKMS (dkms-9.9) make.log"\n{line}')
+    assert software.read_dkms(tree.host).version == "3.0.10"
+    assert tree.calls() == []
+
+
 def test_libvirt_missing(tree):
-    found = software.read_libvirt(tree.host).libvirt
+    found = software.read_libvirt(tree.host)
     assert (found.present, found.uri_ok, found.reason) == (False, False, "virsh is not installed")
 
 
-def test_one_call_tells_libvirt_and_qemu(tree):
-    tree.program("virsh", VERSION)
-    answer = software.read_libvirt(tree.host)
-    assert (answer.libvirt.version, answer.libvirt.daemon_running, answer.libvirt.uri_ok) == ("11.3.0", True, True)
-    assert answer.qemu_version == "10.0.13"
-    assert tree.calls() == ["virsh -c qemu:///system version --daemon"]
+@pytest.mark.parametrize(("library", "version", "calls"), [
+    ("libvirt.so.0.11003.0", "11.3.0", 1), ("libvirt.so.0.9000.2", "9.0.2", 1), ("libvirt.so.0.9.13", "12.0.0", 2),
+    (None, "12.0.0", 2),
+])
+def test_libvirt_that_answers(tree, library, version, calls):
+    tree.program("virsh", 'test "$1" = --version && echo 12.0.0 || echo qemu:///system')
+    if library is not None:
+        tree.write(f"/usr/lib64/{library}")
+        (tree.root / "usr/lib64/libvirt.so.0").symlink_to(library)
+    found = software.read_libvirt(tree.host)
+    assert (found.version, found.daemon_running, found.uri_ok, found.reason) == (version, True, True, None)
+    assert tree.calls()[-1] == "virsh -c qemu:///system uri"
+    assert len(tree.calls()) == calls
 
 
 @pytest.mark.parametrize(("pid", "running"), [("42", True), ("43", False), ("x", False), (None, False)])
@@ -72,16 +78,15 @@ def test_libvirt_that_does_not_answer(tree, pid, running):
     tree.write("/proc/42/x")
     if pid is not None:
         tree.write("/run/libvirtd.pid", pid)
-    answer = software.read_libvirt(tree.host)
-    assert (answer.libvirt.present, answer.libvirt.uri_ok, answer.qemu_version) == (True, False, None)
-    assert (answer.libvirt.version, answer.libvirt.daemon_running) == ("12.0.0", running)
-    assert answer.libvirt.reason == "error: no socket"
+    found = software.read_libvirt(tree.host)
+    assert (found.present, found.version, found.uri_ok) == (True, "12.0.0", False)
+    assert (found.daemon_running, found.reason) == (running, "error: no socket")
 
 
 def test_libvirt_that_hangs(tree, monkeypatch):
     monkeypatch.setattr(software, "_CONNECT", 0.2)
-    tree.program("virsh", "exec sleep 5")
-    found = software.read_libvirt(tree.host).libvirt
+    tree.program("virsh", 'test "$1" = --version || exec sleep 5')
+    found = software.read_libvirt(tree.host)
     assert (found.present, found.uri_ok) == (True, False)
     assert "did not end within" in (found.reason or "")
 
@@ -102,17 +107,16 @@ def test_libvirt_features(tree, version, domain, cpu, expected):
             found.pcihole64_virt) == expected
 
 
-def test_qemu_version_is_asked_only_when_it_is_not_known(tree):
+def test_qemu_of_the_hosts_own_architecture(tree):
+    tree.program("qemu-system-x86_64", "echo QEMU emulator version 9.9")
     tree.program("qemu-system-aarch64", "echo QEMU emulator version 8.2.2 '(Debian)'")
-    assert software.read_qemu(tree.host, "aarch64", "10.0.13").version == "10.0.13"
-    assert tree.calls() == []
-    assert software.read_qemu(tree.host, "aarch64", None).version == "8.2.2"
+    assert software.read_qemu(tree.host, "aarch64") == Program(True, "8.2.2", "/usr/sbin/qemu-system-aarch64")
 
 
 def test_qemu_elsewhere_or_missing(tree):
-    assert software.read_qemu(tree.host, "x86_64", None) == Program(False, None, None)
-    tree.write("/usr/libexec/qemu-kvm")
-    assert software.read_qemu(tree.host, "x86_64", "9.1.0").path == "/usr/libexec/qemu-kvm"
+    assert software.read_qemu(tree.host, "x86_64") == Program(False, None, None)
+    tree.program("../libexec/qemu-kvm", "echo QEMU emulator version 9.1.0")
+    assert software.read_qemu(tree.host, "x86_64") == Program(True, "9.1.0", "/usr/libexec/qemu-kvm")
 
 
 @pytest.mark.parametrize(("version", "script", "machine", "present", "starts"), [
