@@ -65,10 +65,8 @@ def lab_output(*arguments: str) -> str:
 
 
 def is_running() -> bool:
-    done = subprocess.run([LAB, "status", NAME, "--json"], check=False, capture_output=True, text=True)
-    if done.returncode:
-        return False
-    return str(json.loads(done.stdout).get("state")) == "running"
+    labs = json.loads(lab_output("status", "--json"))
+    return any(entry["name"] == NAME and entry["state"] == "running" for entry in labs)
 
 
 def in_host(*command: str) -> str:
@@ -111,7 +109,8 @@ def start_guest() -> list[str]:
         if lines and lines[-1].startswith("GUEST-DONE"):
             return lines
         time.sleep(3)
-    raise DemoError(f"The guest did not finish within {GUEST_SECONDS} seconds; its console is {SERIAL_LOG} in the host.")
+    raise DemoError(f"The guest did not finish within {GUEST_SECONDS} seconds; its console is {SERIAL_LOG} in the "
+                    "host.")
 
 
 def stop_guest() -> None:
