@@ -11,7 +11,7 @@ import threading
 import time
 import unittest
 from dataclasses import dataclass
-from typing import Callable, Dict, Optional
+from typing import Callable, Optional
 
 from vfio_client import CONFIG_REGION, Device
 
@@ -35,7 +35,7 @@ def _power_of_two(size: int) -> int:
     return 1 << (size - 1).bit_length()
 
 
-def expected_regions(memory: int, mig_bug: bool, layout: str) -> Dict[int, Expected]:
+def expected_regions(memory: int, mig_bug: bool, layout: str) -> dict[int, Expected]:
     """Return the emulated regions by VFIO index."""
     if layout == "bar2":
         return {2: Expected(memory, _power_of_two(memory))}
@@ -87,7 +87,7 @@ def seconds(call: Callable[[], object]) -> float:
     return time.monotonic() - start
 
 
-def in_thread(call: Callable[[], object]) -> "Background":
+def in_thread(call: Callable[[], object]) -> Background:
     """Start a call in a thread of its own."""
     return Background(call)
 

@@ -50,7 +50,7 @@ class Config(DeviceTest):
         header = b"".join(self.device.config(offset, 4) for offset in range(0, 64, 4))
         for index in EXPECTED:
             self.assertNotEqual(header[position(index):position(index) + 8], bytes(8))
-        for start in range(0, 0x2C):
+        for start in range(0x2C):
             for count in range(1, 0x40 - start + 1):
                 self.assertEqual(self.device.config(start, count), header[start:start + count], (start, count))
 

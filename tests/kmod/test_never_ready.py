@@ -54,9 +54,8 @@ class Probe(unittest.TestCase):
         with open(DRIVER + "/unbind", "w", encoding="ascii") as file:
             file.write(ADDRESS)
         start = time.monotonic()
-        with self.assertRaises(OSError) as caught:
-            with open(DRIVER + "/bind", "w", encoding="ascii") as file:
-                file.write(ADDRESS)
+        with self.assertRaises(OSError) as caught, open(DRIVER + "/bind", "w", encoding="ascii") as file:
+            file.write(ADDRESS)
         self.assertEqual(caught.exception.errno, errno.ETIME)
         self.assertGreater(time.monotonic() - start, LIMIT - 1)
         with self.assertRaises(OSError):

@@ -18,7 +18,7 @@ import unittest
 from pathlib import Path
 
 import vfio_client as vfio
-from hostside import (ADDRESS, COMMAND_MEMORY, EXPECTED, LAYOUT, MEMORY_BASE, MIB, PAGE, DeviceTest, in_child, seconds)
+from hostside import ADDRESS, COMMAND_MEMORY, EXPECTED, LAYOUT, MEMORY_BASE, MIB, PAGE, DeviceTest, in_child, seconds
 
 CHUNK = 4096
 PMD = 2 * MIB
@@ -47,7 +47,7 @@ class RegionInfo(DeviceTest):
 
     def test_other_regions_are_those_of_the_function(self) -> None:
         """BAR0, config and every index that is not emulated."""
-        resources = Path("/sys/bus/pci/devices/%s/resource" % ADDRESS).read_text(encoding="ascii").splitlines()
+        resources = Path(f"/sys/bus/pci/devices/{ADDRESS}/resource").read_text(encoding="ascii").splitlines()
         for index in set(range(6)) - set(EXPECTED):
             start, end = (int(word, 16) for word in resources[index].split()[:2])
             self.assertEqual(self.device.region(index).size, end - start + 1 if end else 0)
@@ -173,8 +173,7 @@ class ReadWrite(DeviceTest):
             for _ in range(5):
                 memory.append(seconds(lambda i=index, n=count: self.device.read(i, 0, n)))
                 hole.append(seconds(lambda i=index, n=count, o=expected.actual: self.device.read(i, o, n)))
-            print("region %d: %d MiB of memory %.3f s, of hole %.3f s"
-                  % (index, count // MIB, min(memory), min(hole)))
+            print(f"region {index}: {count // MIB} MiB of memory {min(memory):.3f} s, of hole {min(hole):.3f} s")
             self.assertLess(min(hole), 5 * min(memory))
 
     def test_concurrent_first_reads_make_one_mapping(self) -> None:
@@ -194,7 +193,7 @@ def _kernel_mappings() -> list:
     """Return the kernel's mappings of GPU memory."""
     lines = Path("/proc/vmallocinfo").read_text(encoding="ascii").splitlines()
     starts = {MEMORY_BASE, MEMORY_BASE + EXPECTED[max(EXPECTED)].actual}
-    return [line for line in lines if any("phys=0x%016x" % start in line for start in starts)]
+    return [line for line in lines if any(f"phys=0x{start:016x}" in line for start in starts)]
 
 
 class Mmap(DeviceTest):
@@ -240,7 +239,7 @@ class Mmap(DeviceTest):
                     self.skipTest("the kernel gave no aligned address")
                 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
                 for offset in range(0, 64 * MIB, PAGE * 16):
-                    ctypes.c_uint8.from_address(mapping.address + offset).value
+                    mapping.read(offset, 1)
                 faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
                 self.assertLess(faults, 200)
 
@@ -319,8 +318,8 @@ class Throughput(DeviceTest):
                 read = seconds(lambda b=buffers, w=where, n=repeat: [os.preadv(self.device.fd, b, w)
                                                                      for _ in range(n)])
                 rates[index, size] = size * repeat / read / 1e6
-                print("region %d, %7d bytes: read %6.0f MB/s, write %6.0f MB/s"
-                      % (index, size, rates[index, size], size * repeat / write / 1e6))
+                print(f"region {index}, {size:7} bytes: read {rates[index, size]:6.0f} MB/s,"
+                      f" write {size * repeat / write / 1e6:6.0f} MB/s")
         for size in (CHUNK, PMD):
             fastest = max(rates[index, size] for index in EXPECTED)
             self.assertGreater(min(rates[index, size] for index in EXPECTED), fastest / 10)
@@ -335,7 +334,7 @@ class Lifetime(unittest.TestCase):
         for _ in range(10):
             with vfio.Device(ADDRESS) as device:
                 device.read(min(EXPECTED), 0, 4)
-        print("open, first read, close: %.3f s" % ((time.monotonic() - start) / 10))
+        print(f"open, first read, close: {(time.monotonic() - start) / 10:.3f} s")
         self.assertEqual(_kernel_mappings(), [])
 
     def test_layout_is_visible(self) -> None:

@@ -11,7 +11,6 @@ import signal
 import time
 import unittest
 
-import vfio_client as vfio
 from hostside import COMMAND_MEMORY, EXPECTED, READY_AFTER, DeviceTest, in_thread, seconds
 
 # What needs no waiting is done well before; the emulated host is slow.

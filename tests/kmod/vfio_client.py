@@ -18,8 +18,9 @@ import mmap
 import os
 import struct
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Iterator, Optional, Sequence
+from typing import Optional
 
 _TYPE = ord(";") << 8
 CHECK_EXTENSION = _TYPE | 101
@@ -107,7 +108,7 @@ class Mapping:
         """Unmap."""
         _libc.munmap(self.address, self.length)
 
-    def __enter__(self) -> "Mapping":
+    def __enter__(self) -> Mapping:
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -119,7 +120,7 @@ class Device:
 
     def __init__(self, address: str) -> None:
         """Open by PCI address through its group. Raises OSError, RuntimeError for a group that is not viable."""
-        link = os.readlink("/sys/bus/pci/devices/%s/iommu_group" % address)
+        link = os.readlink(f"/sys/bus/pci/devices/{address}/iommu_group")
         self._fds: list = []
         try:
             self.container = self._open("/dev/vfio/vfio")
@@ -158,7 +159,7 @@ class Device:
         while self._fds:
             os.close(self._fds.pop())
 
-    def __enter__(self) -> "Device":
+    def __enter__(self) -> Device:
         return self
 
     def __exit__(self, *_error: object) -> None:
