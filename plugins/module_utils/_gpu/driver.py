@@ -208,8 +208,7 @@ def _addresses_to_release(host: Host, options: DriverOptions, recorded: set[str]
     return {address for address in known if address} | (found & recorded)
 
 
-def _require_free(host: Host, functions: Sequence[PciFunction], options: DriverOptions,
-                  sleep: Callable[[float], None] = time.sleep) -> None:
+def _require_free(host: Host, functions: Sequence[PciFunction], options: DriverOptions) -> None:
     """Raises PassthroughError where somebody uses one of ``functions`` and does not stop in time."""
     if not functions:
         return
@@ -224,7 +223,7 @@ def _require_free(host: Host, functions: Sequence[PciFunction], options: DriverO
             return
         if time.monotonic() >= deadline:
             break
-        sleep(_POLL_SECONDS)
+        time.sleep(_POLL_SECONDS)
     waited = f" after {options.timeout:.0f} seconds" if options.wait and not options.check_mode else ""
     text = "; ".join(f"{address}: {', '.join(usage.reasons())}" for address, usage in busy.items())
     raise PassthroughError(f"In use{waited}: {text}. End that first; nothing was changed.", in_use=sorted(busy))

@@ -74,8 +74,9 @@ def _enabled_domain(kind: int, entry: bytes) -> Optional[int]:
 
 
 def _handle_address(entry: bytes) -> str:
-    segment, function = struct.unpack_from("<HH", entry, 8)
-    return f"{segment:04x}:{function >> 8:02x}:{function >> 3 & 0x1F:02x}.{function & 7}"
+    """Table 5.66: 16 bits of segment, then one byte of bus, and one of device and function."""
+    segment, bus, devfn = struct.unpack_from("<HBB", entry, 8)
+    return f"{segment:04x}:{bus:02x}:{devfn >> 3:02x}.{devfn & 7}"
 
 
 def online_memory_nodes(host: Host, nodes: Iterable[int]) -> tuple[int, ...]:

@@ -1,0 +1,352 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Binding, end to end against a sysfs that answers as the kernel does: state -> steps -> state."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu import ops
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import (
+    DriverOptions,
+    bind_gpus,
+    parse_options,
+)
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.persist import MODULES_LOAD, rule_path
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.record import load_record, load_records
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.variant import PlannedModule
+from ansible_collections.nvgrace.passthrough.tests.unit._gpu.fake_sysfs import (
+    KERNEL,
+    VARIANT,
+    FakeHost,
+    grace_blackwell,
+    grace_hopper,
+    x86_card,
+)
+
+GPU = "0009:01:00.0"
+CARD, AUDIO = "0000:41:00.0", "0000:41:00.1"
+
+
+def options(*addresses: str, **changes: Any) -> DriverOptions:
+    values: dict[str, Any] = {"timeout": 5, **changes}
+    return DriverOptions(gpus=[{"address": address} for address in addresses], **values)
+
+
+def test_grace_hopper_is_bound_and_stays_bound(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    host.with_udev()
+    result = bind_gpus(host, options(GPU))
+    assert result["actions"] == [
+        f"run modprobe {VARIANT} (load the VFIO driver)",
+        f"record {GPU} in /var/lib/nvgrace-passthrough",
+        f"set driver_override of {GPU} to {VARIANT}",
+        f"bind {GPU} to {VARIANT}",
+        f"check that {GPU} is a VFIO device",
+        f"write {rule_path(GPU)}",
+        f"write {MODULES_LOAD}",
+        "run udevadm control --reload (udev reads its rules again)",
+    ]
+    assert (host.driver(GPU), host.override(GPU)) == (VARIANT, VARIANT)
+    assert result["devices"] == [{
+        "address": GPU, "group": 11, "persistent": True,
+        "before": {"driver": None, "driver_override": None}, "after": {"driver": VARIANT, "driver_override": VARIANT}}]
+    again = bind_gpus(host, options(GPU))
+    assert (again["changed"], again["actions"]) == (False, [])
+
+
+def test_rule_is_for_this_function_and_in_the_order_that_no_race_breaks(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    bind_gpus(host, options(GPU))
+    comment, rule = host.read(rule_path(GPU)).splitlines()
+    assert comment.startswith("#")
+    assert rule.split(", ") == [
+        'ACTION=="add"', 'SUBSYSTEM=="pci"', f'KERNEL=="{GPU}"', 'ATTR{vendor}=="0x10de"', 'ATTR{device}=="0x2342"',
+        f'ATTR{{driver_override}}="{VARIANT}"', f'ATTR{{subsystem/drivers_probe}}="{GPU}"',
+        f'RUN{{builtin}}+="kmod load {VARIANT}"']
+    assert host.read(MODULES_LOAD).splitlines()[1:] == [VARIANT]
+
+
+def test_check_mode_says_the_same_and_touches_nothing(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    before = host.manifest()
+    predicted = bind_gpus(host, options(GPU, check_mode=True))
+    assert host.manifest() == before
+    assert host.log() == [f"modprobe --dry-run {VARIANT}"]
+    done = bind_gpus(host, options(GPU))
+    assert predicted["actions"] == done["actions"]
+    assert predicted["diff"] == done["diff"]
+
+
+def test_check_mode_before_the_module_is_installed(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    host.write(f"/lib/modules/{KERNEL}/modules.alias", "alias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci\n")
+    host.missing_modules.add(VARIANT)
+    planned = (PlannedModule(VARIANT, VARIANT, ("vfio_pci:v000010DEd00002342sv*sd*bc*sc*i*",)),)
+    result = bind_gpus(host, options(GPU, check_mode=True, planned=planned))
+    assert result["devices"][0]["after"]["driver"] == VARIANT
+
+
+def test_check_mode_notices_a_module_that_is_not_there(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    host.missing_modules.add(VARIANT)
+    with pytest.raises(PassthroughError, match=f"The module {VARIANT} cannot be loaded"):
+        bind_gpus(host, options(GPU, check_mode=True))
+
+
+def test_all_functions_leave_before_the_first_is_bound(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    result = bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    moves = [action.split()[0] + " " + action.split()[1] for action in result["actions"]
+             if action.startswith(("unbind", "bind"))]
+    assert moves == [f"unbind {CARD}", f"unbind {AUDIO}", f"bind {CARD}", f"bind {AUDIO}"]
+    assert (host.driver(CARD), host.driver(AUDIO), host.driver("0000:40:01.0")) == ("vfio-pci", "vfio-pci", None)
+    record = load_record(host, AUDIO)
+    assert record is not None
+    assert (record.previous_driver, record.companion_of) == ("snd_hda_intel", (CARD,))
+
+
+def test_four_gpus_in_one_call(tmp_path: Path) -> None:
+    host = grace_blackwell(tmp_path)
+    addresses = [f"{domain}:01:00.0" for domain in ("0008", "0009", "0018", "0019")]
+    result = bind_gpus(host, DriverOptions(gpus=[{"vendor_device": "10de:2941", "count": 4}]))
+    assert [host.driver(address) for address in addresses] == [VARIANT] * 4
+    assert host.log().count(f"modprobe {VARIANT}") == 1
+    assert len(result["devices"]) == 4
+
+
+def test_only_listed_gpus_are_touched(tmp_path: Path) -> None:
+    host = grace_blackwell(tmp_path)
+    bind_gpus(host, options("0018:01:00.0"))
+    assert [host.driver(f"{domain}:01:00.0") for domain in ("0008", "0009", "0019")] == [None] * 3
+    assert list(load_records(host)) == ["0018:01:00.0"]
+
+
+def test_the_operators_driver_is_for_gpus_only(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    bind_gpus(host, options(CARD, driver="odd-module", consent=frozenset({AUDIO})))
+    assert (host.driver(CARD), host.driver(AUDIO)) == ("Odd-Driver", "vfio-pci")
+
+
+def test_persistent_false_takes_its_files_back(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    host.write(MODULES_LOAD, "loop\n")
+    bind_gpus(host, options(GPU))
+    assert host.has(rule_path(GPU))
+    result = bind_gpus(host, options(GPU, persistent=False))
+    assert result["changed"]
+    assert not host.has(rule_path(GPU))
+    assert host.read(MODULES_LOAD) == "loop\n"
+    assert host.driver(GPU) == VARIANT
+
+
+def test_a_group_that_comes_with_the_first_bind(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    host.add_function(GPU)
+    host.add_function("0009:01:00.1", device="22ba", class_code="040300", driver="snd_hda_intel")
+    host.late_groups[GPU] = (9, [GPU, "0009:01:00.1"])
+    result = bind_gpus(host, options(GPU, consent=frozenset({"0009:01:00.1"})))
+    assert (host.driver(GPU), host.driver("0009:01:00.1")) == (VARIANT, "vfio-pci")
+    assert f"check the new IOMMU group of {GPU}" in result["actions"]
+    assert [device["group"] for device in result["devices"]] == [9, 9]
+
+
+def refuse_consent(host: FakeHost) -> None:
+    host.add_function("0009:01:00.1", device="22ba", class_code="040300", group=11)
+
+
+def refuse_iommu(host: FakeHost) -> None:
+    host.remove(f"/sys/bus/pci/devices/{GPU}/iommu_group")
+    shutil.rmtree(host.base / "sys/class/iommu")
+    shutil.rmtree(host.base / "sys/kernel/iommu_groups")
+
+
+def refuse_isolation(host: FakeHost) -> None:
+    host.write("/sys/kernel/iommu_groups/11/name", "vfio-noiommu\n")
+
+
+def refuse_holder(host: FakeHost) -> None:
+    host.add_process(5, "dcgm", ["/dev/vfio/11"])
+
+
+def refuse_module(host: FakeHost) -> None:
+    host.missing_modules.add(VARIANT)
+
+
+@pytest.mark.parametrize(("break_host", "sentence"), [
+    (refuse_consent, "The IOMMU group 11 of 0009:01:00.0 also has 0009:01:00.1 (10de:22ba, audio)"),
+    (refuse_iommu, "this host has no IOMMU"),
+    (refuse_isolation, "is in the no-IOMMU group 11"),
+    (refuse_holder, "In use: 0009:01:00.0: dcgm (pid 5) holds /dev/vfio/11"),
+    (refuse_module, "cannot be loaded"),
+])
+def test_refused_before_anything_is_changed(tmp_path: Path, break_host: Any, sentence: str) -> None:
+    host = grace_hopper(tmp_path)
+    break_host(host)
+    before = host.manifest()
+    with pytest.raises(PassthroughError) as caught:
+        bind_gpus(host, options(GPU, timeout=1))
+    assert sentence in caught.value.message
+    assert host.manifest() == before
+
+
+def test_waits_for_a_holder_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = grace_hopper(tmp_path)
+    host.add_process(5, "dcgm", ["/dev/vfio/11"])
+    monkeypatch.setattr("time.sleep", lambda _seconds: host.end_process(5))
+    module = "ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver._POLL_SECONDS"
+    monkeypatch.setattr(module, 0.01)
+    assert bind_gpus(host, options(GPU, wait=True))["changed"]
+
+
+def test_waiting_ends(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    host.add_process(5, "dcgm", ["/dev/vfio/11"])
+    with pytest.raises(PassthroughError, match="In use after 1 seconds"):
+        bind_gpus(host, options(GPU, wait=True, timeout=1))
+
+
+def break_refusal(host: FakeHost) -> str:
+    host.refuses.add("vfio-pci")
+    return "bound to no driver and not to vfio-pci"
+
+
+def break_other_driver(host: FakeHost) -> str:
+    host.load("vfio_pci")
+    host.write("/sys/bus/pci/drivers/plain/bind")
+    host.link("/sys/module/vfio_pci/drivers/pci:plain", "x")
+    host.remove("/sys/module/vfio_pci/drivers/pci:vfio-pci")
+    return "is bound to plain, which is no VFIO driver"
+
+
+def break_udev(host: FakeHost) -> str:
+    host.with_udev()
+    run = host.run
+
+    def failing(argv: Any, **keywords: Any) -> Any:
+        if "--reload" in argv and host.has(rule_path(CARD)):
+            raise PassthroughError("udev is gone.")
+        return run(argv, **keywords)
+
+    host.run = failing  # type: ignore[method-assign]
+    return "udev is gone."
+
+
+@pytest.mark.parametrize("break_host", [break_refusal, break_other_driver, break_udev])
+def test_a_failure_half_way_is_rolled_back(tmp_path: Path, break_host: Any) -> None:
+    host = x86_card(tmp_path)
+    host.write(MODULES_LOAD, "loop\n")
+    before = host.manifest()
+    sentence = break_host(host)
+    with pytest.raises(PassthroughError) as caught:
+        bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    assert sentence in caught.value.message
+    assert "All functions have their previous drivers again." in caught.value.message
+    assert caught.value.details["remains"] == []
+    assert host.manifest() == before
+
+
+def test_a_new_group_without_consent_is_undone_at_once(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    host.add_function(GPU)
+    host.add_function("0009:02:00.0", device="1533", vendor="8086", class_code="020000")
+    host.late_groups[GPU] = (9, [GPU, "0009:02:00.0"])
+    before = host.manifest()
+    with pytest.raises(PassthroughError, match=r"also has 0009:02:00.0 \(8086:1533, other\)"):
+        bind_gpus(host, options(GPU))
+    assert host.manifest() == before
+
+
+def test_a_group_that_never_comes(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    host.add_function(GPU)
+    with pytest.raises(PassthroughError, match="still in no IOMMU group after it was bound"):
+        bind_gpus(host, options(GPU))
+    assert host.driver(GPU) is None
+
+
+def test_what_cannot_be_put_back_is_said(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    host.refuses |= {"vfio-pci", "nouveau"}
+    with pytest.raises(PassthroughError) as caught:
+        bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    assert "Not everything could be put back" in caught.value.message
+    assert len(caught.value.details["remains"]) == 1
+    assert host.driver(AUDIO) == "snd_hda_intel"
+    assert load_record(host, CARD) is not None
+    assert load_record(host, AUDIO) is None
+
+
+def test_an_unbind_that_blocks_ends_in_time(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    host.blocks.add("nouveau")
+    with pytest.raises(PassthroughError, match="did not end within 1 seconds"):
+        bind_gpus(host, options(CARD, consent=frozenset({AUDIO}), timeout=1))
+    assert (host.driver(CARD), host.driver(AUDIO)) == ("nouveau", "snd_hda_intel")
+
+
+def test_a_later_run_finishes_an_interrupted_one_and_keeps_the_first_record(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    host.write_sysfs(f"/sys/bus/pci/devices/{CARD}/driver/unbind", CARD)
+    host.remove(rule_path(CARD))
+    bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    record = load_record(host, CARD)
+    assert record is not None and record.previous_driver == "nouveau"
+    assert (host.driver(CARD), host.has(rule_path(CARD))) == ("vfio-pci", True)
+
+
+def test_another_card_in_the_slot_gets_a_record_of_its_own(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    bind_gpus(host, options(GPU))
+    shutil.rmtree(host.base / "sys/bus/pci/devices" / GPU)
+    host.add_function(GPU, device="2941", group=11, driver="nouveau")
+    bind_gpus(host, options(GPU))
+    record = load_record(host, GPU)
+    assert record is not None
+    assert (record.device, record.previous_driver) == ("2941", "nouveau")
+
+
+@pytest.mark.parametrize(("change", "sentence"), [
+    (lambda host: shutil.rmtree(host.base / "sys/bus/pci/devices" / GPU), "has left the host"),
+    (lambda host: host.write(f"/sys/bus/pci/devices/{GPU}/device", "0x2941"), "is 10de:2941 now and was 10de:2342"),
+    (lambda host: host.set_group(GPU, 12), "is in IOMMU group 12 now and was in 11"),
+])
+def test_a_device_that_changed_under_us_is_not_written_to(tmp_path: Path, change: Any, sentence: str) -> None:
+    host = grace_hopper(tmp_path)
+    identity = ops.sysfs.read_identity(host, GPU)
+    assert identity is not None
+    change(host)
+    for write in (lambda device: ops.set_override(host, device, "x"), lambda device: ops.unbind(host, device),
+                  lambda device: ops.probe(host, device, "x"), lambda device: ops.bind(host, device, "x")):
+        with pytest.raises(PassthroughError) as caught:
+            write(ops.Device(identity, 11, 5))
+        assert sentence in caught.value.message
+    assert host.log() == []
+
+
+@pytest.mark.parametrize(("params", "sentence"), [
+    ({"driver": "../x"}, "is no driver name"),
+    ({"driver": "a b"}, "is no driver name"),
+    ({"driver": ""}, "is no driver name"),
+    ({"timeout": 0}, "timeout is 0"),
+    ({"group_consent": ["41:00.1"]}, "is not a PCI address"),
+])
+def test_options_are_refused(params: dict[str, Any], sentence: str) -> None:
+    base = {"gpus": None, "driver": "auto", "persistent": True, "group_consent": [], "in_use": "fail", "timeout": 5,
+            "planned_modules": []}
+    with pytest.raises(PassthroughError) as caught:
+        parse_options({**base, **params}, False)
+    assert sentence in caught.value.message
+
+
+def test_planned_modules_are_for_check_mode_only() -> None:
+    params = {"gpus": None, "driver": "auto", "persistent": True, "group_consent": [], "in_use": "wait", "timeout": 5,
+              "planned_modules": [{"module": "m", "driver": "d", "aliases": ["vfio_pci:v*"]}]}
+    assert parse_options(params, False).planned == ()
+    assert parse_options(params, True).planned == (PlannedModule("m", "d", ("vfio_pci:v*",)),)

@@ -1,0 +1,179 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Giving back: whatever binding did, everything is as it was before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import (
+    DriverOptions,
+    bind_gpus,
+    release_gpus,
+)
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.persist import MODULES_LOAD, rule_path
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.record import load_records
+from ansible_collections.nvgrace.passthrough.tests.unit._gpu.fake_sysfs import (
+    VARIANT,
+    FakeHost,
+    grace_blackwell,
+    grace_hopper,
+    x86_card,
+)
+
+GPU = "0009:01:00.0"
+CARD, AUDIO = "0000:41:00.0", "0000:41:00.1"
+
+
+def options(*addresses: str, **changes: Any) -> DriverOptions:
+    gpus = [{"address": address} for address in addresses] or None
+    return DriverOptions(gpus=gpus, timeout=5, consent=frozenset({AUDIO}), **changes)
+
+
+def plain(host: FakeHost) -> None:
+    """The host as the helpers make it."""
+
+
+def with_rule_of_another_hand(host: FakeHost) -> None:
+    for address in (GPU, CARD):
+        host.write(rule_path(address), b"# somebody's own\xff\n")
+    host.write(MODULES_LOAD, "loop\n")
+
+
+def with_override(host: FakeHost) -> None:
+    for address in host.listdir("/sys/bus/pci/devices"):
+        driver = host.driver(address)
+        if driver:
+            host.write(f"/sys/bus/pci/devices/{address}/driver_override", f"{driver}\n")
+
+
+@pytest.mark.parametrize("make", [grace_hopper, x86_card])
+@pytest.mark.parametrize("prepare", [plain, with_rule_of_another_hand, with_override])
+def test_everything_is_given_back(tmp_path: Path, make: Any, prepare: Any) -> None:
+    host = make(tmp_path)
+    prepare(host)
+    before = host.manifest()
+    gpu = GPU if make is grace_hopper else CARD
+    bind_gpus(host, options(gpu))
+    assert host.manifest() != before
+    result = release_gpus(host, options())
+    assert host.manifest() == before
+    assert (result["changed"], result["warnings"]) == (True, [])
+    again = release_gpus(host, options())
+    assert (again["changed"], again["devices"]) == (False, [])
+
+
+def test_steps_undo_the_boot_files_first_and_forget_last(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    host.with_udev()
+    bind_gpus(host, options(CARD))
+    assert release_gpus(host, options(CARD))["actions"] == [
+        f"restore {rule_path(CARD)}",
+        f"restore {rule_path(AUDIO)}",
+        f"restore {MODULES_LOAD}",
+        "run udevadm control --reload (udev reads its rules again)",
+        f"unbind {CARD} from vfio-pci",
+        f"unbind {AUDIO} from vfio-pci",
+        f"set driver_override of {CARD} to nothing",
+        f"bind {CARD} to nouveau",
+        f"set driver_override of {AUDIO} to nothing",
+        f"bind {AUDIO} to snd_hda_intel",
+        f"forget {CARD} in /var/lib/nvgrace-passthrough",
+        f"forget {AUDIO} in /var/lib/nvgrace-passthrough",
+    ]
+
+
+def test_one_of_two_gpus(tmp_path: Path) -> None:
+    host = grace_blackwell(tmp_path)
+    bind_gpus(host, options("0008:01:00.0", "0009:01:00.0"))
+    release_gpus(host, options("0008:01:00.0"))
+    assert (host.driver("0008:01:00.0"), host.driver("0009:01:00.0")) == (None, VARIANT)
+    assert VARIANT in host.read(MODULES_LOAD)
+    assert list(load_records(host)) == ["0009:01:00.0"]
+    release_gpus(host, options("0009:01:00.0"))
+    assert not host.has(MODULES_LOAD)
+
+
+def test_a_gpu_without_record_is_left_alone(tmp_path: Path) -> None:
+    host = grace_blackwell(tmp_path)
+    bind_gpus(host, options("0008:01:00.0"))
+    assert release_gpus(host, options("0019:01:00.0")) == {
+        "changed": False, "actions": [], "devices": [], "warnings": [], "diff": release_gpus(
+            host, options("0019:01:00.0"))["diff"]}
+    assert host.driver("0008:01:00.0") == VARIANT
+
+
+def test_check_mode_says_the_same_and_touches_nothing(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    bind_gpus(host, options(CARD))
+    before, log = host.manifest(), host.log()
+    predicted = release_gpus(host, options(check_mode=True))
+    assert (host.manifest(), host.log()) == (before, log)
+    assert predicted["actions"] == release_gpus(host, options())["actions"]
+
+
+def test_a_gpu_in_a_vm_is_not_taken_away(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    bind_gpus(host, options(GPU))
+    host.add_process(7, "qemu-system-aar", ["/dev/vfio/11"], b"qemu-system-aarch64\0-name\0guest=train7\0-S\0")
+    before = host.manifest()
+    with pytest.raises(PassthroughError, match=r"virtual machine train7 \(pid 7\) holds /dev/vfio/11"):
+        release_gpus(host, options())
+    assert host.manifest() == before
+
+
+def test_a_device_that_left_the_host(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    bind_gpus(host, options(GPU))
+    shutil.rmtree(host.base / "sys/bus/pci/devices" / GPU)
+    result = release_gpus(host, options(GPU))
+    assert result["warnings"] == [f"{GPU} was 10de:2342 when it was bound and nothing is there now: only its files are "
+                                  "given back."]
+    assert not host.has(rule_path(GPU))
+    assert load_records(host) == {}
+
+
+def test_another_card_in_the_slot_is_not_touched(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    bind_gpus(host, options(GPU))
+    shutil.rmtree(host.base / "sys/bus/pci/devices" / GPU)
+    host.add_function(GPU, device="2941", group=11, driver="nouveau")
+    log = host.log()
+    assert "10de:2941 is there now" in release_gpus(host, options())["warnings"][0]
+    assert host.log() == log
+    assert host.driver(GPU) == "nouveau"
+
+
+def test_a_driver_that_is_no_longer_loaded_is_said_and_the_record_stays(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    bind_gpus(host, options(CARD))
+    shutil.rmtree(host.base / "sys/bus/pci/drivers/nouveau")
+    with pytest.raises(PassthroughError, match="cannot go back to nouveau, which is not loaded"):
+        release_gpus(host, options())
+    assert CARD in load_records(host)
+    host.load("nouveau")
+    release_gpus(host, options())
+    assert host.driver(CARD) == "nouveau"
+
+
+def test_verification_goes_with_the_binding(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    bind_gpus(host, options(GPU))
+    path = f"/var/lib/nvgrace-passthrough/{GPU}.json"
+    host.write(path, json.dumps({**json.loads(host.read(path)), "verification": {"verdict": "ok"}}))
+    release_gpus(host, options())
+    assert not host.has("/var/lib/nvgrace-passthrough")
+
+
+@pytest.mark.parametrize("binding", [{"driver": "x"}, {"companion_of": [], "unknown": 1}])
+def test_a_damaged_record_is_an_error(tmp_path: Path, binding: Any) -> None:
+    host = grace_hopper(tmp_path)
+    host.write(f"/var/lib/nvgrace-passthrough/{GPU}.json", json.dumps({"binding": binding}))
+    with pytest.raises(PassthroughError, match="holds no valid binding"):
+        release_gpus(host, options())
