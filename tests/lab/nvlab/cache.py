@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import LabError
+from .processes import end_build
 from .steps import say
 
 # Others keep things in this cache, too (the roots of the kernel module's build): only these are ours to remove.
 TEMPORARY = "lab-tmp."
+BUILD, LABS = "build", "labs"
 
 
 def default_root() -> Path:
@@ -66,6 +68,12 @@ def remove_tree(directory: Path) -> None:
         directory.unlink(missing_ok=True)
 
 
+def _discard(temporary: Path) -> None:
+    """Remove an unfinished entry, and before it whatever still writes to it."""
+    end_build(temporary)
+    remove_tree(temporary)
+
+
 @dataclass(frozen=True)
 class Cache:
     """A directory of finished entries, temporary directories (``lab-tmp.*``), the lab's key and the labs' state."""
@@ -94,14 +102,14 @@ class Cache:
         return log
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Let one build run at a time: two would install the same packages and fight for two processors."""
+    def lock(self, purpose: str) -> Iterator[None]:
+        """Hold one of the cache's locks: BUILD for minutes, LABS for the moment that a change of the labs takes."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "lock").open("w") as handle:
+        with (self.root / f"{purpose}.lock").open("w") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say("    another build uses this cache; waiting for it to end")
+                say(f"    waiting for another command that holds {self.root / purpose}.lock")
                 fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
@@ -109,14 +117,14 @@ class Cache:
         """Remove what an interrupted build left. Call it with the lock held."""
         for path in self.root.glob(f"{TEMPORARY}*"):
             say(f"    removing {path.name}, left by an interrupted build")
-            remove_tree(path)
+            _discard(path)
 
     def provide(self, name: str, build: Callable[[Path], None]) -> Path:
         """Return the entry ``name``, building it into a temporary directory and renaming that when it is missing."""
         entry = self.entry(name)
         if entry.is_dir():
             return entry
-        with self.lock():
+        with self.lock(BUILD):
             if entry.is_dir():
                 return entry
             self.remove_leftovers()
@@ -125,7 +133,7 @@ class Cache:
             try:
                 build(temporary)
             except BaseException:
-                remove_tree(temporary)
+                _discard(temporary)
                 raise
             temporary.rename(entry)
         return entry

@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import NoReturn
 
 from . import check, clean, lifecycle, report, state
@@ -167,8 +169,15 @@ def _parser() -> Parser:
     return parser
 
 
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status."""
+    # a build that is told to end cleans up as it does for Ctrl-C
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         options = _parser().parse_args(arguments)
         if getattr(options, "name", None) is not None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from .cache import Cache
 from .errors import LabError
 from .machine import debian_arch, debian_mirror
+from .processes import BUILD_MARK
 from .recipe import ASSETS, BACKPORTS, EMULATOR_PACKAGES, SUITE, emulator_key
 from .steps import run_logged, step
 
@@ -82,7 +83,7 @@ def _unpack(target: Path, log: Path) -> None:
          f"--setup-hook=SUITE={SUITE} {ASSETS / 'backports.sh'} \"$1\"",
          f"--include={','.join(EMULATOR_PACKAGES)}",
          SUITE, str(target / "root"), *([mirror] if mirror else [])],
-        log,
+        log, {BUILD_MARK: str(target)},
     )
 
 

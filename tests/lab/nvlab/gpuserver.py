@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from .errors import LabError
+from .errors import LabError, UsageError
 from .gpufunction import GpuFunction
 from .products import PRODUCTS
 from .vfiouser import Session
@@ -47,7 +47,7 @@ def control(function: GpuFunction, request: str) -> dict[str, object]:
 
 
 def ask(path: Path, request: str) -> dict[str, object]:
-    """Send one request to a control socket. Raises LabError when nobody answers or the request is refused."""
+    """Send one request to a control socket. Raises LabError when nobody answers, UsageError for an unknown request."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
         try:
@@ -57,7 +57,7 @@ def ask(path: Path, request: str) -> dict[str, object]:
         except (OSError, ValueError) as error:
             raise LabError(f"The GPU server at {path} does not answer ({error}).") from error
     if "error" in answer:
-        raise LabError(f"The GPU server refuses: {answer['error']}.")
+        raise UsageError(f"The GPU answers: {answer['error']}; try state, ready, not-ready or ready-after SECONDS.")
     return answer
 
 

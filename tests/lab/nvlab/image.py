@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
 import json
 import shutil
@@ -18,6 +19,7 @@ from .cache import Cache, remove_tree
 from .emulator import Emulator
 from .errors import LabError
 from .machine import debian_arch, debian_mirror
+from .processes import BUILD_MARK
 from .recipe import (
     ASSETS,
     DISK_SIZE,
@@ -31,6 +33,7 @@ from .recipe import (
 )
 from .steps import run_logged, step
 
+MACHINE_LOCK = Path("/run/lock/nvgrace-lab")
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 # mmdebstrap looks for a registration of this name and asks for a static emulator in the chroot when there is none.
 BINFMT_ENTRY = BINFMT / "qemu-aarch64"
@@ -90,6 +93,14 @@ def image_entry(cache: Cache, arch: Arch, kernel: Kernel) -> Path:
     return cache.entry(f"image-{arch.name}-{kernel.version}-{image_key(arch, kernel, public_key(cache))}")
 
 
+@contextlib.contextmanager
+def one_build_on_this_machine() -> Iterator[None]:
+    """Wait for builds in other caches: the registration that one makes and takes back is the whole machine's."""
+    with MACHINE_LOCK.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def _binfmt_escape(data: bytes) -> bytes:
     return b"".join(b"\\x%02x" % byte for byte in data)
 
@@ -112,7 +123,7 @@ def foreign_programs(arch: Arch, emulator: Emulator) -> Iterator[dict[str, str]]
     if arch.name == debian_arch():
         yield {}
         return
-    if subprocess.run(["arch-test", "-n", arch.name], check=False, capture_output=True).returncode == 0:
+    if subprocess.run(["arch-test", arch.name], check=False, capture_output=True).returncode == 0:
         yield environment
         return
     if arch.name != "arm64":
@@ -138,7 +149,7 @@ def _install_root(root: Path, arch: Arch, kernel: Kernel, key: str, environment:
         ["mmdebstrap", "--verbose", *(option.replace("{assets}", str(ASSETS)) for option in options),
          f"--architectures={arch.name}", f"--include={','.join(image_packages(arch, kernel))}",
          SUITE, str(root), *([mirror] if mirror else [])],
-        log, {**environment, "PUBLIC_KEY": key},
+        log, {**environment, "PUBLIC_KEY": key, BUILD_MARK: str(root.parent)},
     )
 
 
@@ -188,7 +199,8 @@ def provide_image(cache: Cache, arch: Arch, kernel: Kernel, emulator: Emulator) 
     entry = image_entry(cache, arch, kernel)
 
     def build(target: Path) -> None:
-        unregister_emulation(cache.root)
-        build_image(target, arch, kernel, emulator, key, cache.new_log(entry.name))
+        with one_build_on_this_machine():
+            unregister_emulation(cache.root)
+            build_image(target, arch, kernel, emulator, key, cache.new_log(entry.name))
 
     return Image(cache.provide(entry.name, build))

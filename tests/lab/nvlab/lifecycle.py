@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import acpi, aml, dsdt, gpuserver, qmp, state
 from .argv import Files, qemu_argv
-from .cache import Cache, remove_tree
+from .cache import LABS, Cache, remove_tree
 from .emulator import Emulator, provide_emulator
 from .errors import LabError, UsageError
 from .image import Image, ensure_key, image_entry, provide_image
@@ -58,7 +58,7 @@ def build(cache: Cache, spec: Spec) -> tuple[Emulator, Image]:
 
 def _remove_outdated(cache: Cache, spec: Spec, image: Image) -> None:
     """Remove images of the same kind that other inputs made, unless a lab runs from one."""
-    with cache.lock():
+    with cache.lock(LABS):
         keep = {image.directory, *state.images_in_use(cache)}
         for old in cache.root.glob(f"image-{spec.arch.name}-{spec.kernel.version}-*"):
             if old not in keep:
@@ -113,7 +113,7 @@ def _make_initrd(lab: Lab, image: Image, emulator: Emulator) -> None:
 def _reserve(cache: Cache, spec: Spec, image: Image, accel: str) -> Lab:
     """Take the name: write the state file, with no process in it yet."""
     directory = state.lab_directory(cache, spec.name)
-    with cache.lock():
+    with cache.lock(LABS):
         old = state.load(cache, spec.name)
         if old is not None and old.state() in (STARTING, RUNNING):
             raise UsageError(f"The lab {spec.name!r} is {old.state()} already; stop it first or choose another name.")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KILL_AFTER = 5.0  # seconds between SIGTERM and SIGKILL
+# In the environment of everything that a build runs, with the directory that it builds: the processes of a killed build
+# go on writing there, and this tells them from all others.
+BUILD_MARK = "NVGRACE_LAB_BUILD"
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,35 @@ def end(processes: Sequence[ProcessId]) -> None:
         while any(process.alive() for process in processes) and time.monotonic() < deadline:
             _reap()
             time.sleep(0.05)
+
+
+def of_build(directory: Path) -> list[ProcessId]:
+    """Return the processes that a build of ``directory`` started, however far removed, this one excepted."""
+    mark = f"{BUILD_MARK}={directory}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        pid = int(entry.name)
+        stat = _stat(pid)
+        if stat is not None and pid != os.getpid() and mark in _environment(entry).split(b"\0"):
+            found.append(ProcessId(pid, stat[1]))
+    return found
+
+
+def end_build(directory: Path) -> None:
+    """Kill what a build of ``directory`` started, until nothing of it is left: a process may be starting another."""
+    while processes := [process for process in of_build(directory) if process.alive()]:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        _reap()
+        time.sleep(0.05)
+
+
+def _environment(entry: Path) -> bytes:
+    try:
+        return (entry / "environ").read_bytes()
+    except OSError:
+        return b""
 
 
 def _reap() -> None:

@@ -56,7 +56,8 @@ def _report_progress(stop: threading.Event, log: Path) -> None:
 def run_logged(argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
     """Run a long command with its output in ``log``, showing progress.
 
-    Raises LabError with the tail of the log when the command fails. The command dies with us: an interrupt ends it.
+    Raises LabError with the tail of the log when the command fails. An interrupt kills the command; its children are
+    the caller's to end (processes.end_build).
     """
     stop = threading.Event()
     with log.open("ab") as out:
@@ -69,7 +70,7 @@ def run_logged(argv: Sequence[str], log: Path, env: Mapping[str, str] | None = N
         try:
             status = process.wait()
         except BaseException:
-            process.terminate()
+            process.kill()
             process.wait()
             raise
         finally:

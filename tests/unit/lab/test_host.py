@@ -356,3 +356,18 @@ def test_entry_point_runs() -> None:
     program = Path(__file__).resolve().parents[2] / "lab" / "lab"
     answer = subprocess.run([program, "--help"], check=True, capture_output=True, text=True)
     assert "reboot" in answer.stdout
+
+
+def test_a_killed_build_leaves_no_process(tmp_path: Path) -> None:
+    target = tmp_path / "lab-tmp.thing"
+    environment = {**os.environ, processes.BUILD_MARK: str(target)}
+    child = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], env=environment, stdout=subprocess.PIPE)
+    other = subprocess.Popen(["sleep", "60"], env={**environment, processes.BUILD_MARK: f"{target}2"})
+    grandchild = int(child.stdout.readline())
+    assert {process.pid for process in processes.of_build(target)} == {child.pid, grandchild}
+    processes.end_build(target)
+    assert processes.of_build(target) == []
+    assert other.poll() is None
+    for process in (child, other):
+        process.kill()
+        process.wait()
