@@ -47,9 +47,8 @@ class ActionModule(ActionBase):
         check_plan(plan)
         xml = render(plan, read_template(self._template(arguments["template"])))
         check_xml(plan.name, xml)
-        result = {"changed": False, "name": plan.name, "xml": xml} if state == "rendered" else self._on_host(
-            arguments, task_vars, xml)
-        return _with_remarks(result, plan)
+        found = {"changed": False} if state == "rendered" else self._on_host(arguments, task_vars, xml)
+        return {**found, "name": plan.name, "xml": xml, **_remarks(found, plan)}
 
     def _template(self, path: Optional[str]) -> str:
         """A relative path is looked for as the template action does: in the role, then beside the playbook."""
@@ -72,9 +71,8 @@ class ActionModule(ActionBase):
         return result
 
 
-def _with_remarks(result: dict[str, Any], plan: DomainPlan) -> dict[str, Any]:
-    warnings = [*result.get("warnings", []), *plan.warnings]
+def _remarks(found: dict[str, Any], plan: DomainPlan) -> dict[str, Any]:
+    """The planner's choices and warnings, behind the warnings of the host."""
+    warnings = [*found.get("warnings", []), *plan.warnings]
     remarks: dict[str, Any] = {"features": [asdict(feature) for feature in plan.features]}
-    if warnings:
-        remarks["warnings"] = warnings
-    return {**result, **remarks}
+    return {**remarks, "warnings": warnings} if warnings else remarks

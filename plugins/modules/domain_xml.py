@@ -305,7 +305,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.converge import (
-    Wanted, make_absent, make_present, recorded_names)
+    Wanted,
+    make_absent,
+    make_present,
+    recorded_names,
+)
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.spec import ARGUMENT_SPEC, REQUIRED_IF
 
 

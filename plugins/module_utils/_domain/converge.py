@@ -15,7 +15,7 @@ from .._core.plan import Call, Plan, RestoreFile, RunCommand, Step, WriteFile, a
 from .._core.runner import diff_of
 from .compare import digest, runs_as_defined, same_domain
 from .request import parse_name
-from .virsh import SYSTEM, DomainStatus, Virsh
+from .virsh import SYSTEM, Definition, Virsh
 
 _KEY = "domain"
 _PREFIX = "domain-"
@@ -34,15 +34,25 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """The domain as libvirt has it; ``xml`` is its definition, empty where it is not defined."""
+    """The domain as libvirt has it, or None, and our record of what we defined."""
 
-    status: Optional[DomainStatus]
-    xml: str
+    definition: Optional[Definition]
     record: dict[str, Any]
 
     @property
+    def xml(self) -> str:
+        return self.definition.xml if self.definition else ""
+
+    @property
     def running(self) -> bool:
-        return self.status is not None and self.status.running
+        return self.definition is not None and self.definition.running
+
+    @property
+    def autostart(self) -> bool:
+        return self.definition is not None and self.definition.autostart
+
+
+_NOTHING = Found(None, {})
 
 
 def state_name(name: str) -> str:
@@ -63,15 +73,15 @@ def make_present(host: Host, wanted: Wanted, check: bool) -> dict[str, Any]:
         raise PassthroughError(f"There is nothing to do for the domain {wanted.name}: define is false and there is no "
                                "dest; state rendered only shows the XML.")
     virsh = Virsh(host)
-    found = _find(host, virsh, wanted.name) if wanted.define else Found(None, "", {})
-    final = _final_xml(virsh, wanted, found)
+    found = _find(host, virsh, wanted.name) if wanted.define else _NOTHING
+    final = _final_xml(virsh, wanted, found, check)
     plan = _plan_present(host, virsh, wanted, found, final)
     actions = plan.actions() if check else apply_plan(host, plan, Journal(host, state_name(wanted.name)))
     result = _result(plan, actions, wanted)
     if not wanted.define:
         return result
     if not check:
-        final = virsh.dump(wanted.name) if final != found.xml else final
+        final = virsh.inactive_xml(wanted.name) if final != found.xml else final
         _remember(host, wanted, found, final)
     result["defined_xml"] = final
     result["restart_required"] = _needs_restart(virsh, wanted, found, final)
@@ -84,7 +94,7 @@ def make_absent(host: Host, names: list[str], check: bool) -> dict[str, Any]:
     """Undefines domains with their NVRAM and gives files back. A running domain is refused before anything changed."""
     virsh = Virsh(host)
     # without virsh no domain can be defined; a file may still have to be given back
-    found = {name: _find(host, virsh, name) if virsh.installed() else Found(None, "", {}) for name in names}
+    found = {name: _find(host, virsh, name) if virsh.installed() else _NOTHING for name in names}
     for name, domain in found.items():
         if domain.running:
             raise PassthroughError(f"The domain {name} is running: shut it down, then run again.")
@@ -99,12 +109,10 @@ def make_absent(host: Host, names: list[str], check: bool) -> dict[str, Any]:
 
 
 def _find(host: Host, virsh: Virsh, name: str) -> Found:
-    status = virsh.status(name)
-    record = StateFile(host, state_name(name)).load().get(_KEY, {})
-    return Found(status, "" if status is None else virsh.dump(name), record)
+    return Found(virsh.find(name), StateFile(host, state_name(name)).load().get(_KEY, {}))
 
 
-def _final_xml(virsh: Virsh, wanted: Wanted, found: Found) -> str:
+def _final_xml(virsh: Virsh, wanted: Wanted, found: Found, check: bool) -> str:
     """The definition that libvirt will have: the one it has, where that is what we want.
 
     The record tells it without another call: this text was defined, and libvirt still has what it made of it. Else
@@ -114,6 +122,9 @@ def _final_xml(virsh: Virsh, wanted: Wanted, found: Found) -> str:
         return ""
     if found.record == _record(wanted.xml, found.xml):
         return found.xml
+    if not found.definition and not check:
+        # nothing to compare with, and libvirt validates when it defines: no need to start its driver a second time
+        return wanted.xml
     normal = virsh.normalise(wanted.name, wanted.xml)
     return found.xml if found.xml and same_domain(normal, found.xml) else normal
 
@@ -136,7 +147,7 @@ def _plan_present(host: Host, virsh: Virsh, wanted: Wanted, found: Found, final:
         steps.append(Call(f"define the domain {wanted.name} with validation",
                           lambda _host: virsh.define(wanted.name, wanted.xml)))
     if wanted.define and wanted.autostart is not None:
-        before["autostart"] = found.status is not None and found.status.autostart
+        before["autostart"] = found.autostart
         after["autostart"] = wanted.autostart
         if before["autostart"] != wanted.autostart:
             steps.append(_autostart(wanted.name, wanted.autostart))
@@ -151,7 +162,7 @@ def _autostart(name: str, enable: bool) -> RunCommand:
 def _plan_absent(host: Host, name: str, found: Found) -> Plan:
     journal = Journal(host, state_name(name))
     steps: list[Step] = [RestoreFile(path) for path in journal.paths()]
-    if found.status is not None:
+    if found.definition:
         steps.append(RunCommand(("virsh", "-q", "-c", SYSTEM, "undefine", name, "--nvram", "--managed-save",
                                  "--snapshots-metadata", "--checkpoints-metadata"), timeout=60))
     if StateFile(host, state_name(name)).load().get(_KEY):
@@ -173,7 +184,7 @@ def _forget(host: Host, name: str) -> None:
 
 
 def _needs_restart(virsh: Virsh, wanted: Wanted, found: Found, final: str) -> bool:
-    return found.running and not runs_as_defined(virsh.dump(wanted.name, live=True), final)
+    return found.running and not runs_as_defined(virsh.live_xml(wanted.name), final)
 
 
 def _preview(virsh: Virsh, final: str) -> dict[str, Any]:
@@ -185,8 +196,13 @@ def _preview(virsh: Virsh, final: str) -> dict[str, Any]:
 
 
 def _result(plan: Plan, actions: list[str], wanted: Wanted) -> dict[str, Any]:
-    return {"changed": plan.changed, "actions": actions, "diff": diff_of(_text(plan.before), _text(plan.after)),
-            "name": wanted.name, "xml": wanted.xml, "dest": wanted.dest or None}
+    return {"changed": plan.changed, "actions": actions, "diff": _diff(plan), "name": wanted.name,
+            "dest": wanted.dest or None}
+
+
+def _diff(plan: Plan) -> dict[str, str]:
+    """Empty where nothing changes: two copies of an unchanged domain would only make the result long."""
+    return diff_of(_text(plan.before), _text(plan.after)) if plan.changed else diff_of("", "")
 
 
 def _text(side: dict[str, Any]) -> str:

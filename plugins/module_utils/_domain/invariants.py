@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Callable, Iterator
+from collections.abc import Iterator
+from typing import Callable
 from xml.etree import ElementTree
 
 from .._core.errors import PassthroughError

@@ -5,14 +5,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Optional
 
 from .._core.errors import PassthroughError
 from .facts import DEFAULT_EMULATOR, format_cpus, parse_gpus, parse_host
 from .firmware import choose_firmware
-from .model import (KIB, Cell, CpuModel, Disk, DiskRequest, DomainPlan, Gpu, Hostdev, HostView, Interface,
-                    NetworkRequest, PciAddress, Smmu, VmRequest)
+from .model import (
+    KIB,
+    Cell,
+    CpuModel,
+    Disk,
+    DiskRequest,
+    DomainPlan,
+    Gpu,
+    Hostdev,
+    HostView,
+    Interface,
+    NetworkRequest,
+    PciAddress,
+    Smmu,
+    VmRequest,
+)
 from .numa import Numa, plan_numa, plan_pinning
 from .pci import PciPlan, gpu_alias, mmio_window, plan_pci
 from .profile import Profile, choose_profile

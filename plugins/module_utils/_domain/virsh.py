@@ -10,8 +10,9 @@ import os
 import shlex
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Iterator, Optional
+from typing import Optional
 
 from .._core.errors import CommandError, PassthroughError
 from .._core.host import CommandResult, Host
@@ -23,9 +24,12 @@ _NOT_THERE = "failed to get domain"
 
 
 @dataclass(frozen=True)
-class DomainStatus:
+class Definition:
+    """A domain as libvirt has it. ``xml`` is how it would start next."""
+
     running: bool
     autostart: bool
+    xml: str
 
 
 class Virsh:
@@ -37,20 +41,24 @@ class Virsh:
     def installed(self) -> bool:
         return self.host.which("virsh") is not None
 
-    def status(self, name: str) -> Optional[DomainStatus]:
-        """None where no domain has the name."""
-        result = self._run(["dominfo", name], ok=())
+    def find(self, name: str) -> Optional[Definition]:
+        """None where no domain has the name. One call of virsh: it is what a converged run costs."""
+        result = self._run([f"dominfo {name}; dumpxml --inactive {name}"], ok=())
         if result.rc != 0:
             if _NOT_THERE in result.stderr:
                 return None
             raise PassthroughError(f"libvirt does not answer on {SYSTEM}: {_reason(result.stderr)}; start libvirtd.")
-        fields = dict(line.split(":", 1) for line in result.stdout.splitlines() if ":" in line)
+        head, xml = _split(result.stdout)
+        fields = dict(line.split(":", 1) for line in head.splitlines() if ":" in line)
         state = fields.get("State", "").strip()
-        return DomainStatus(state not in ("shut off", "crashed"), fields.get("Autostart", "").strip() == "enable")
+        return Definition(state not in ("shut off", "crashed"), fields.get("Autostart", "").strip() == "enable", xml)
 
-    def dump(self, name: str, live: bool = False) -> str:
-        """libvirt's XML of the domain: as it would start, or as it runs."""
-        return self._run(["dumpxml", name] if live else ["dumpxml", "--inactive", name]).stdout
+    def live_xml(self, name: str) -> str:
+        """The XML of a domain as it runs."""
+        return _split(self._run(["dumpxml", name]).stdout)[1]
+
+    def inactive_xml(self, name: str) -> str:
+        return _split(self._run(["dumpxml", "--inactive", name]).stdout)[1]
 
     def normalise(self, name: str, xml: str) -> str:
         """The XML as this host's libvirt would keep it, validated against its schema; nothing is defined.
@@ -61,13 +69,12 @@ class Virsh:
         with self._scratch(xml) as (directory, path):
             script = f"define --validate {path}; dumpxml --inactive {name}"
             result = self._run([script], uri=f"qemu:///embed?root={directory}/state", ok=())
-        start = result.stdout.find("<domain")
-        if result.rc != 0 or start < 0:
+        if result.rc != 0:
             if "failed to connect to the hypervisor" in result.stderr:
                 raise PassthroughError("libvirt's QEMU driver cannot be opened on this host: "
                                        f"{_reason(result.stderr)}; install libvirt-daemon-driver-qemu.")
             raise PassthroughError(f"libvirt refuses the domain {name}: {_reason(result.stderr)}.")
-        return result.stdout[start:].strip() + "\n"
+        return _split(result.stdout)[1]
 
     def define(self, name: str, xml: str) -> None:
         with self._scratch(xml) as (_directory, path):
@@ -108,8 +115,15 @@ class Virsh:
             shutil.rmtree(real, ignore_errors=True)
 
 
+def _split(output: str) -> tuple[str, str]:
+    """What virsh said before the XML, and the XML."""
+    head, start, xml = output.partition("<domain")
+    return head, f"{start}{xml}".strip() + "\n"
+
+
 def _reason(stderr: str) -> str:
     """What virsh says after its own first line ("Failed to define domain ..."), on one line."""
-    lines = [line.strip() for line in stderr.replace("error:", "\n").splitlines() if line.strip()]
+    lines = [line.strip() for line in stderr.replace("error:", "\n").splitlines()
+             if line.strip() and _NOT_THERE not in line]
     telling = lines[1:] or lines or ["no output"]
     return " ".join(telling).rstrip(".")
