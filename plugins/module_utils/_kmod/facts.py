@@ -82,7 +82,7 @@ class KernelFacts:
     ``builds`` has the path of the built module by version, None for a build that was interrupted. ``active`` is the
     version that DKMS calls installed. ``copy`` says what the installed file is: ``none`` (no file), ``same`` as the
     build, ``partial`` (the beginning of it: a copy that was interrupted) or ``other``. ``listed`` is the path that
-    modules.dep gives, relative to /lib/modules/K.
+    modules.dep gives, relative to /lib/modules/K. ``archived``: DKMS has moved modules of this kernel away.
     """
 
     release: str
@@ -96,6 +96,7 @@ class KernelFacts:
     listed: Optional[str] = None
     info: ModInfo = ModInfo()
     in_tree: Optional[InTree] = None
+    archived: bool = False
 
     @property
     def directory(self) -> str:

@@ -68,10 +68,10 @@ def plan_absent(facts: HostFacts, request: Request, steps: DkmsSteps) -> Decisio
     todo += _removal_steps(facts, steps)
     todo += [steps.delete(Package(request.package.name, version).source_dir, "the source")
              for version in _known_versions(facts, request)]
-    if facts.versions or owned:
+    if facts.versions or owned or any(kernel.archived for kernel in facts.kernels):
         todo.append(steps.delete_root())
     todo += [steps.depmod(kernel.release) for kernel in facts.kernels
-             if kernel.exists and (kernel.stale_list or _is_orphan(kernel) or _is_leftover(kernel))]
+             if kernel.exists and (kernel.stale_list or _is_left_to_us(kernel))]
     if facts.record is not None:
         todo.append(steps.delete_empty(facts.record.new_directories))
         todo.append(steps.save_record(None, "forget the package"))
@@ -126,13 +126,17 @@ def _is_leftover(kernel: KernelFacts) -> bool:
     return kernel.installed is not None and kernel.active is None and kernel.copy in ("same", "partial")
 
 
-def _is_orphan(kernel: KernelFacts) -> bool:
-    """DKMS calls it installed, but the build that it would compare and remove the file by is gone."""
-    return kernel.active is not None and not kernel.has_build(kernel.active)
+def _is_left_to_us(kernel: KernelFacts) -> bool:
+    """Whether something of ours is in the kernel's directory that ``dkms remove`` passes over, without a depmod."""
+    if kernel.active is None:
+        return kernel.archived or _is_leftover(kernel)
+    return not kernel.has_build(kernel.active)
 
 
 def _stray_file(kernel: KernelFacts, steps: DkmsSteps) -> list[Step]:
-    if kernel.installed and (_is_leftover(kernel) or _is_orphan(kernel)):
+    """DKMS removes a module file only when it is the build that it has; every other one of ours is on us."""
+    damaged = kernel.active is not None and kernel.copy != "same"
+    if kernel.installed and (damaged or _is_leftover(kernel)):
         return [steps.delete(kernel.installed, "left by an interrupted install")]
     return []
 
@@ -202,9 +206,8 @@ def _clear_kernels(facts: HostFacts, version: str, steps: DkmsSteps) -> list[Ste
     for kernel in facts.kernels:
         if version in kernel.builds and not kernel.has_build(version):
             todo.append(_drop_build(kernel, version, steps))
-        damaged = kernel.active == version and kernel.copy != "same"
-        if kernel.installed and (damaged or _is_leftover(kernel)):
-            todo.append(steps.delete(kernel.installed, "not what DKMS has built"))
+        if kernel.active in (None, version):
+            todo += _stray_file(kernel, steps)
     return todo
 
 

@@ -196,7 +196,8 @@ def _kernel(host: Host, package: Package, versions: Sequence[TreeVersion], relea
         builds=builds, active=active, installed=installed, copy=copy,
         listed=_listed(host, f"{directory}/modules.dep", package.name),
         info=modinfo(host, installed) if installed and copy == "same" else ModInfo(),
-        in_tree=_in_tree(host, package, release, machine))
+        in_tree=_in_tree(host, package, release, machine),
+        archived=bool(host.listdir(f"{package.root}/original_module/{release}/{machine}")))
 
 
 def _active(host: Host, link: str) -> Optional[str]:

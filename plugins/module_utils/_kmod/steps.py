@@ -17,7 +17,7 @@ from .._core.host import CommandResult, Host
 from .._core.journal import StateFile
 from .._core.plan import Call, RunCommand, Step
 from .facts import Package, Record
-from .reader import STATE_NAME
+from .reader import STATE_NAME, list_files
 from .source import SourceTree
 
 LOG_LINES = 40
@@ -79,7 +79,8 @@ class DkmsSteps:
                     partial(_delete_empty, tuple(directories)))
 
     def delete_root(self) -> Step:
-        return Call(f"delete {self.package.root}", partial(_delete_root, self.package))
+        return Call(f"give back what DKMS has moved to {self.package.root} and delete that directory",
+                    partial(_delete_root, self.package))
 
     def _build(self, argv: tuple[str, ...], release: str, host: Host) -> None:
         started = time.monotonic()
@@ -153,8 +154,17 @@ def _delete_empty(directories: Sequence[str], host: Host) -> None:
 
 
 def _delete_root(package: Package, host: Host) -> None:
-    originals = f"{package.root}/original_module"
-    if host.is_dir(originals):
-        raise PassthroughError(f"{originals} still holds modules that DKMS moved away: move them back to the places "
-                               "named in their .origin files, delete the directory, then run again.")
+    for path in list_files(host, f"{package.root}/original_module").values():
+        if not path.endswith(".origin"):
+            _give_back(path, host)
     _delete(package.root, host)
+
+
+def _give_back(archived: str, host: Host) -> None:
+    """What ``dkms remove`` does, which needs the build for it."""
+    origin = (host.read_text(f"{archived}.origin") or "").splitlines()
+    if not origin or not origin[0].startswith("/lib/modules/") or host.lexists(origin[0]):
+        raise PassthroughError(f"{archived} is a module that DKMS moved away, and its place is unknown or taken: move "
+                               "it back by hand or delete it, then run again.")
+    os.makedirs(os.path.dirname(host.path(origin[0])), exist_ok=True)
+    shutil.move(host.path(archived), host.path(origin[0]))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
@@ -79,7 +79,8 @@ def test_all_versions_in_all_kernels_go_and_the_kernels_own_driver_returns(host:
 
 
 @pytest.mark.parametrize("damage", ["source lost", "link lost", "link elsewhere", "not active", "build lost",
-                                    "module half-copied", "only added", "tree lost", "modules.dep old"])
+                                    "module half-copied", "module damaged", "only added", "tree lost",
+                                    "modules.dep old"])
 def test_a_damaged_installation_goes_too(host: FakeHost, damage: str) -> None:
     pristine = manifest(host)
     present(host)
@@ -92,6 +93,7 @@ def test_a_damaged_installation_goes_too(host: FakeHost, damage: str) -> None:
         "not active": lambda: host.remove(link),
         "build lost": lambda: shutil.rmtree(host.path(f"{ROOT}/1.0.0/{RUNNING}")),
         "module half-copied": lambda: (host.remove(link), host.make(INSTALLED, "ELF\n")),
+        "module damaged": lambda: host.make(INSTALLED, "ELF\n"),
         "only added": lambda: (shutil.rmtree(host.path(f"{ROOT}/1.0.0/{RUNNING}")), host.remove(link),
                                shutil.rmtree(host.path(f"/lib/modules/{RUNNING}/updates"))),
         "tree lost": lambda: (shutil.rmtree(host.path(ROOT)),
@@ -176,10 +178,28 @@ def test_directories_of_a_build_go_where_dkms_leaves_them(host: FakeHost) -> Non
     assert host.exists(f"/lib/modules/{RUNNING}/updates/dkms/keep")
 
 
-def test_modules_that_dkms_moved_away_are_not_lost(host: FakeHost) -> None:
+@pytest.mark.parametrize("damage", ["build lost", "not active"])
+def test_modules_that_dkms_moved_away_are_given_back(host: FakeHost, damage: str) -> None:
+    host.add_in_tree(RUNNING)
+    pristine = manifest(host)
+    present(host, prefer_in_tree=False)
+    if damage == "build lost":
+        shutil.rmtree(host.path(f"{ROOT}/1.0.0/{RUNNING}"))
+    else:
+        host.remove(f"{ROOT}/kernel-{RUNNING}-{MACHINE}")
+    absent(host)
+    assert manifest(host) == pristine
+
+
+@pytest.mark.parametrize("origin", [None, "/etc/passwd"])
+def test_modules_whose_place_is_unknown_are_not_lost(host: FakeHost, origin: Optional[str]) -> None:
     host.add_in_tree(RUNNING)
     present(host, prefer_in_tree=False)
     shutil.rmtree(host.path(f"{ROOT}/1.0.0/{RUNNING}"))
-    with pytest.raises(PassthroughError, match="original_module still holds modules that DKMS moved away"):
+    archived = f"{ROOT}/original_module/{RUNNING}/{MACHINE}/{NAME}.ko"
+    host.remove(f"{archived}.origin")
+    if origin:
+        host.make(f"{archived}.origin", origin)
+    with pytest.raises(PassthroughError, match="is a module that DKMS moved away"):
         absent(host)
-    assert host.exists(f"{ROOT}/original_module/{RUNNING}/{MACHINE}/{NAME}.ko")
+    assert host.exists(archived)
