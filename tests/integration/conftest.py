@@ -14,7 +14,7 @@ from emulated import LAB, EmulatedHost, start
 @pytest.fixture(scope="module")
 def shared_group_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedHost]:
     """A host with two GPUs in one IOMMU group, and nothing done to it."""
-    yield start("refusals", tmp_path_factory.mktemp("lab"), "--gpus", "2", "--shared-group")
+    yield start("refusals", tmp_path_factory.mktemp("lab"), "--gpus", "2", "--fault", "shared-group")
     subprocess.run([LAB, "stop", "refusals"], check=True)
 
 

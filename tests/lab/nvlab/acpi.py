@@ -20,7 +20,7 @@ TABLE_DIRECTORY = "kernel/firmware/acpi"
 
 def _device(gpu: Gpu, memory: tuple[int, int] | None) -> bytes:
     terms = [
-        aml.name("_ADR", aml.integer(gpu.slot << 16)),
+        aml.name("_ADR", aml.integer(gpu.slot << 16 | gpu.function)),
         # QEMU's DSDT has a node for each occupied slot, too, without _STA; Linux prefers the node that has one.
         aml.name("_STA", aml.integer(0x0F)),
     ]

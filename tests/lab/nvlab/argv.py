@@ -106,7 +106,8 @@ def _topology(gpus: Sequence[Gpu]) -> list[str]:
 def _functions(spec: Spec, files: Files) -> list[str]:
     words: list[str] = []
     for gpu in spec.gpus:
-        device = {"driver": "vfio-user-pci", "id": f"gpu{gpu.index}", "addr": f"{gpu.slot:02x}.0",
+        device = {"driver": "vfio-user-pci", "id": f"gpu{gpu.index}", "addr": f"{gpu.slot:02x}.{gpu.function}",
+                  "multifunction": spec.faults.shared_group,
                   "socket": {"type": "unix", "path": str(files.gpu_socket(gpu))}}
         words += ["-device", json.dumps(device)]
     if spec.faults.no_iommu:

@@ -126,7 +126,7 @@ def foreign_programs(arch: Arch, emulator: Emulator) -> Iterator[dict[str, str]]
     if subprocess.run(["arch-test", arch.name], check=False, capture_output=True).returncode == 0:
         yield environment
         return
-    if arch.name != "arm64":
+    if arch.name != "arm64" or not emulator.user_aarch64.exists():
         raise LabError(f"This machine cannot run {arch.name} programs; install qemu-user-static and binfmt-support.")
     if not (BINFMT / "register").exists():
         subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(BINFMT)], check=True)

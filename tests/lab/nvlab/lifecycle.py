@@ -27,7 +27,7 @@ from .products import Faults, Gpu
 from .spec import Spec
 from .ssh import Login
 from .state import RUNNING, STARTING, STOPPED, Lab
-from .steps import last_line, say, step
+from .steps import last_line, progress, say, step
 
 BOOT_TIMEOUT = 600.0  # seconds; a loaded machine without KVM takes minutes, an idle one 20 s
 SERVER_TIMEOUT = 30.0
@@ -123,7 +123,7 @@ def _reserve(cache: Cache, spec: Spec, image: Image, accel: str) -> Lab:
         if directory.exists():
             remove_tree(directory)
         directory.mkdir(parents=True)
-        files = Files(directory, Path(tempfile.mkdtemp(prefix="nvlab-")))
+        files = Files(directory, Path(tempfile.mkdtemp(prefix="nvlab-", dir="/run")))
         lab = Lab(spec, files, STARTING, _free_port(cache), accel, image.directory, {})
         state.save(lab)
     return lab
@@ -144,6 +144,11 @@ def _launch(lab: Lab, image: Image, emulator: Emulator) -> Lab:
     return lab
 
 
+def _wait_for_boot(cache: Cache, lab: Lab, old_boot: str | None = None) -> None:
+    with progress(lab.files.console):
+        login(cache, lab).wait(BOOT_TIMEOUT, lambda: lab.state() != state.DEAD, old_boot)
+
+
 def start(cache: Cache, spec: Spec) -> Lab:
     """Start a lab and wait until ssh answers. Raises UsageError when the name runs already.
 
@@ -159,7 +164,7 @@ def start(cache: Cache, spec: Spec) -> Lab:
     try:
         with step(f"boot {spec.name} ({spec.arch.name}, kernel {image.release()}, {spec.product.name}, {accel})"):
             lab = _launch(lab, image, emulator)
-            login(cache, lab).wait(BOOT_TIMEOUT, lambda: lab.state() != state.DEAD)
+            _wait_for_boot(cache, lab)
     except BaseException as error:
         current = state.load(cache, spec.name) or lab
         _shut_down(current)
@@ -173,7 +178,7 @@ def start(cache: Cache, spec: Spec) -> Lab:
 
 
 def _tail(path: Path) -> str:
-    return last_line(path) if path.exists() else "(nothing)"
+    return last_line(path) or "(nothing)"
 
 
 def _shut_down(lab: Lab) -> None:
@@ -211,9 +216,8 @@ def _go_down(session: Login, monitor: Path) -> str | None:
 def reboot(cache: Cache, name: str) -> None:
     """Reboot the host and wait until ssh answers on another boot. The disk and the GPUs' state survive."""
     lab = state.require_running(cache, name)
-    session = login(cache, lab)
     with step(f"reboot {name}"):
-        session.wait(BOOT_TIMEOUT, lambda: lab.state() != state.DEAD, _go_down(session, lab.files.qmp))
+        _wait_for_boot(cache, lab, _go_down(login(cache, lab), lab.files.qmp))
 
 
 def wait(cache: Cache, name: str, seconds: float) -> None:

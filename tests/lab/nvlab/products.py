@@ -57,6 +57,7 @@ class Faults:
     c2c_down: bool = False
     ready_after: float | None = None  # seconds after the start and after each reset
     no_iommu: bool = False
+    shared_group: bool = False  # the GPUs are functions of one slot, so the kernel puts them into one IOMMU group
 
     def words(self) -> list[str]:
         """Return the faults in the notation of the command line."""
@@ -72,22 +73,19 @@ class Faults:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU of a lab: PCI slot on bus 0, its memory range (bytes) and its generic-initiator nodes."""
+    """One GPU of a lab: PCI slot and function on bus 0, its memory range (bytes), its generic-initiator nodes."""
 
     index: int
     product: Product
     memory_base: int
     nodes: tuple[int, ...]
-
-    @property
-    def slot(self) -> int:
-        """Return the PCI slot on bus 0."""
-        return FIRST_SLOT + self.index
+    slot: int
+    function: int = 0
 
     @property
     def address(self) -> str:
         """Return the PCI address as the host's kernel writes it."""
-        return f"0000:00:{self.slot:02x}.0"
+        return f"0000:00:{self.slot:02x}.{self.function}"
 
     @property
     def pci_id(self) -> str:
@@ -129,14 +127,15 @@ def find_product(name: str) -> Product:
     return PRODUCTS[name]
 
 
-def place_gpus(product: Product, count: int) -> tuple[Gpu, ...]:
-    """Return the GPUs of a host. Raises UsageError for a count that the host cannot hold."""
+def place_gpus(product: Product, count: int, shared_slot: bool = False) -> tuple[Gpu, ...]:
+    """Return the GPUs of a host, one a slot or all in one. Raises UsageError for a count that the host cannot hold."""
     if not 1 <= count <= MAX_GPUS:
         raise UsageError(f"A lab has 1 to {MAX_GPUS} GPUs, not {count}.")
     per_gpu = min(NODES_PER_GPU, MAX_INITIATOR_NODES // count)
     return tuple(
         Gpu(index, product, FIRST_MEMORY_BASE + index * MEMORY_STRIDE,
-            tuple(range(1 + index * per_gpu, 1 + (index + 1) * per_gpu)))
+            tuple(range(1 + index * per_gpu, 1 + (index + 1) * per_gpu)),
+            *((FIRST_SLOT, index) if shared_slot else (FIRST_SLOT + index, 0)))
         for index in range(count)
     )
 

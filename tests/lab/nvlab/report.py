@@ -60,6 +60,8 @@ def inventory(labs: Sequence[Lab], key: Path) -> str:
             "ansible_ssh_private_key_file": str(key),
             "ansible_ssh_common_args": " ".join(["-F", "none", *option_words()]),
             "ansible_python_interpreter": "/usr/bin/python3",
+            # The lab's memory is far smaller than the product's, so the product table does not know it.
+            "nvgrace_gpus": [{"address": gpu.address, "expected_memory": gpu.product.memory} for gpu in lab.spec.gpus],
         }
         lines.append(f"    {lab.spec.name}:")
         lines += [f"      {name}: {json.dumps(value)}" for name, value in variables.items()]

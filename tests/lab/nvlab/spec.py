@@ -51,5 +51,6 @@ def find_kernel(version: str) -> Kernel:
 def make_spec(name: str, arch: str, kernel: str, product: str, gpus: int, faults: Sequence[str]) -> Spec:
     """Return the checked request. Raises UsageError with the first thing that is wrong with it."""
     found = find_product(product)
-    return Spec(check_name(name), find_arch(arch), find_kernel(kernel), found, place_gpus(found, gpus),
-                parse_faults(faults))
+    chosen = parse_faults(faults)
+    return Spec(check_name(name), find_arch(arch), find_kernel(kernel), found,
+                place_gpus(found, gpus, chosen.shared_group), chosen)

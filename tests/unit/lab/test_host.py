@@ -25,6 +25,7 @@ from nvlab.errors import LabError
 from nvlab.image import tiny_initramfs
 from nvlab.spec import Spec, make_spec
 from nvlab.ssh import Login
+from nvlab.steps import last_line, run_logged
 
 
 def spec(**changes: object) -> Spec:
@@ -88,6 +89,13 @@ def test_two_gpus() -> None:
     assert sum(value.startswith("node,") for value in values(words, "-numa")) == 15
     assert sum(value.startswith("dist,") for value in values(words, "-numa")) == 15 * 14 // 2
     assert "memory-backend-ram,id=gpumem1,size=1280M" in objects
+
+
+def test_shared_group_is_one_slot() -> None:
+    wanted = spec(gpus=2, faults=["shared-group"])
+    assert [gpu.address for gpu in wanted.gpus] == ["0000:00:10.0", "0000:00:10.1"]
+    functions = [json.loads(value) for value in values(argv(wanted), "-device") if "vfio-user" in value]
+    assert [(device["addr"], device["multifunction"]) for device in functions] == [("10.0", True), ("10.1", True)]
 
 
 def test_memory_ends_below_maxmem() -> None:
@@ -371,3 +379,24 @@ def test_a_killed_build_leaves_no_process(tmp_path: Path) -> None:
     for process in (child, other):
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize(("content", "line"), [
+    (None, ""), (b"", ""), (b"one\ntwo\n\n", "two"), (b"\x1b[2J\x1b[01;01H\x1b[=3hBooting\r\n", "Booting"),
+    (b"half a \xff character", "half a \ufffd character"), (b"x" * 200, "x" * 100), (b"a\rprogress 50%", "progress 50%"),
+])
+def test_last_line(content: bytes | None, line: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "log").write_bytes(content)
+    assert last_line(tmp_path / "log") == line
+
+
+@pytest.mark.parametrize(("script", "status"), [("echo fine", 0), ("echo the reason; exit 3", 3)])
+def test_run_logged(script: str, status: int, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    if status == 0:
+        run_logged(["sh", "-c", script], log)
+        assert log.read_text() == "fine\n"
+    else:
+        with pytest.raises(LabError, match="(?s)sh failed with status 3.*the reason"):
+            run_logged(["sh", "-c", script], log)
