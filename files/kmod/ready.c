@@ -106,12 +106,16 @@ static int nvgrace_wait(struct nvgrace_gpu *gpu,
 			int (*look_at)(struct nvgrace_gpu *gpu,
 				       struct nvgrace_look *look))
 {
+	int ret, resets = atomic_read(&gpu->resets);
 	unsigned long start = jiffies;
 	struct nvgrace_look look;
-	int ret, resets;
 
 	for (;;) {
-		resets = atomic_read(&gpu->resets);
+		/* Another reset: the GPU begins anew, and so does its time. */
+		if (resets != atomic_read(&gpu->resets)) {
+			resets = atomic_read(&gpu->resets);
+			start = jiffies;
+		}
 		ret = look_at(gpu, &look);
 		if (ret != -EAGAIN)
 			return ret;
