@@ -38,6 +38,8 @@ class ActionModule(ActionBase):
         state = arguments["state"]
         if state == "absent":
             return self._on_host(arguments, task_vars, "")
+        if not arguments["vm"]:
+            raise PassthroughError("vm is missing: describe the VM, with its name at least.")
         if not arguments["host"] and state != "rendered":
             raise PassthroughError("host is missing: give what host_info returned, or set state to rendered.")
         if arguments["dest"] and state == "rendered":

@@ -173,8 +173,9 @@ def _networks(name: str, items: list[dict[str, Any]]) -> tuple[NetworkRequest, .
     return tuple(networks)
 
 
-def _host_nodes(name: str, items: list[Any]) -> tuple[int, ...]:
-    if any(isinstance(item, bool) or not isinstance(item, int) or item < 0 for item in items):
+def _host_nodes(name: str, items: Any) -> tuple[int, ...]:
+    if not isinstance(items, (list, tuple)) or not all(
+            isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in items):
         raise PassthroughError(f"host_nodes of VM {name} is {items!r}: give a list of NUMA node numbers.")
     if len(set(items)) != len(items):
         raise PassthroughError(f"host_nodes of VM {name} lists a node twice.")
@@ -199,8 +200,10 @@ def _path(name: str, holder: dict[str, Any], key: str, required: bool = False) -
     return value
 
 
-def _extra_xml(name: str, text: str) -> str:
+def _extra_xml(name: str, text: Any) -> str:
     """Elements for the end of <devices>; they must be well formed on their own so that they cannot close it."""
+    if not isinstance(text, str):
+        raise PassthroughError(f"extra_xml of VM {name} is {text!r}: give libvirt elements as text.")
     if not text.strip():
         return ""
     if "<!" in text or "<?" in text:
