@@ -43,7 +43,7 @@ class FakeHost(Host):
 
     def run(self, argv: Sequence[str], timeout: float = 60, ok: Sequence[int] = (0,),
             cwd: str | None = None) -> CommandResult:
-        assert argv[:2] == ["virsh", "-q"] or tuple(argv[:2]) == ("virsh", "-q")
+        assert list(argv[:3]) == ["virsh", "-q", "-c"]
         uri, script = argv[3], " ".join(argv[4:])
         self.libvirt.log.append(script)
         out, err = [], []
@@ -63,8 +63,9 @@ class FakeHost(Host):
         return result
 
     def _command(self, words: list[str], domains: dict[str, str]) -> tuple[int, str]:
-        verb, options, rest = words[0], [w for w in words[1:] if w.startswith("--")], \
-            [w for w in words[1:] if not w.startswith("--")]
+        verb = words[0]
+        options = [word for word in words[1:] if word.startswith("--")]
+        rest = [word for word in words[1:] if not word.startswith("--")]
         if verb == "define":
             return self._define(rest[0], domains)
         if verb == "domxml-to-native":
@@ -92,7 +93,8 @@ class FakeHost(Host):
         xml = (self.read_bytes(path) or b"").decode()
         root = ElementTree.fromstring(xml)
         if root.find("foo") is not None:
-            return 1, f"error: Failed to define domain from {path}\nerror: XML document failed to validate\nExtra element"
+            reason = "XML document failed to validate\nExtra element"
+            return 1, f"error: Failed to define domain from {path}\nerror: {reason}"
         name = root.findtext("name") or ""
         domains[name] = re.sub(r"<domain type='kvm'>", "<domain type='kvm' machine='virt-10.0'>", xml)
         return 0, f"Domain '{name}' defined from {path}\n"
