@@ -63,7 +63,8 @@ def install_tools(log: Path) -> None:
     with step(f"install {', '.join(sorted(missing))} on this machine"):
         env = {"DEBIAN_FRONTEND": "noninteractive"}
         run_logged(["apt-get", "update"], log, env)
-        run_logged(["apt-get", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", *sorted(missing)], log, env)
+        run_logged(["apt-get", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300",
+                    *sorted(missing)], log, env)
 
 
 def pick_mirror(index_targets: str) -> str | None:

@@ -22,8 +22,16 @@ OPTIONS = {
     "IdentitiesOnly": "yes",
     "LogLevel": "ERROR",
 }
-BANNER_TIMEOUT = 5.0  # seconds
-LOGIN_TIMEOUT = 60.0
+LOGIN_TIMEOUT = 120.0  # seconds
+
+
+def banner_timeout(waited: float) -> float:
+    """Return how many seconds to wait for a banner after ``waited`` seconds of a boot.
+
+    An early connection may hang in QEMU's network and is better made anew. On a crowded machine sshd needs half a minute
+    for its banner, and asking again would only make it start one more process each time and finish none.
+    """
+    return min(max(3.0, waited / 4), 60.0)
 
 
 def option_words() -> list[str]:
@@ -40,7 +48,7 @@ class Login:
 
     def argv(self, command: Sequence[str] = (), batch: bool = False) -> list[str]:
         """Return the argv of ssh. One word is a line for the host's shell; several are a command, word for word."""
-        options = option_words() + (["-o", "BatchMode=yes", "-o", "ConnectTimeout=20"] if batch else [])
+        options = option_words() + (["-o", "BatchMode=yes", "-o", "ConnectTimeout=100"] if batch else [])
         return ["ssh", "-F", "none", "-i", str(self.key), "-p", str(self.port), *options, "root@127.0.0.1",
                 *([command[0] if len(command) == 1 else shlex.join(command)] if command else [])]
 
@@ -59,10 +67,10 @@ class Login:
         """Return the id of the host's current boot."""
         return self.run("cat /proc/sys/kernel/random/boot_id").strip()
 
-    def greets(self) -> bool:
+    def greets(self, timeout: float) -> bool:
         """Return whether sshd sends its banner: cheaper than a login, and QEMU accepts connections from its start."""
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=BANNER_TIMEOUT) as connection:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as connection:
                 return connection.recv(4) == b"SSH-"
         except OSError:
             return False
@@ -72,11 +80,11 @@ class Login:
 
         Raises LabError when ``alive`` says no or the time is over.
         """
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        begin = time.monotonic()
+        while (waited := time.monotonic() - begin) < seconds:
             if not alive():
                 raise LabError("QEMU or a GPU server ended before ssh answered.")
-            if self.greets():
+            if self.greets(banner_timeout(waited)):
                 try:
                     boot = self.boot_id()
                 except LabError:

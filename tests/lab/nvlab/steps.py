@@ -19,7 +19,7 @@ from .errors import LabError
 PROGRESS_INTERVAL = 15.0  # seconds between two lines of a long command
 TAIL_LINES = 15
 # Terminal control sequences, which a serial console is full of, and other control characters but the newline.
-CONTROL = re.compile(r"\x1b\[[0-9;?=!]*[A-Za-z]|[\x00-\x09\x0b-\x1f\x7f]")
+CONTROL = re.compile(r"\x1b\[[0-9;?=!]*[A-Za-z]|\x1b\][^\x07\x1b\n]*?(?:\x07|\x1b\\|(?=\n))|[\x00-\x09\x0b-\x1f\x7f]")
 
 
 def say(text: str) -> None:

@@ -24,7 +24,7 @@ from nvlab.emulator import Emulator, parse_version
 from nvlab.errors import LabError
 from nvlab.image import tiny_initramfs
 from nvlab.spec import Spec, make_spec
-from nvlab.ssh import Login
+from nvlab.ssh import Login, banner_timeout
 from nvlab.steps import last_line, run_logged
 
 
@@ -383,7 +383,8 @@ def test_a_killed_build_leaves_no_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("content", "line"), [
     (None, ""), (b"", ""), (b"one\ntwo\n\n", "two"), (b"\x1b[2J\x1b[01;01H\x1b[=3hBooting\r\n", "Booting"),
-    (b"half a \xff character", "half a \ufffd character"), (b"x" * 200, "x" * 100), (b"a\rprogress 50%", "progress 50%"),
+    (b"half a \xff character", "half a \ufffd character"), (b"x" * 200, "x" * 100), (b"a\r50 %", "50 %"),
+    (b"\x1b]104\x07login:", "login:"),
 ])
 def test_last_line(content: bytes | None, line: str, tmp_path: Path) -> None:
     if content is not None:
@@ -400,3 +401,8 @@ def test_run_logged(script: str, status: int, tmp_path: Path) -> None:
     else:
         with pytest.raises(LabError, match="(?s)sh failed with status 3.*the reason"):
             run_logged(["sh", "-c", script], log)
+
+
+@pytest.mark.parametrize(("waited", "timeout"), [(0, 3), (12, 3), (40, 10), (240, 60), (600, 60)])
+def test_patience_grows(waited: float, timeout: float) -> None:
+    assert banner_timeout(waited) == timeout
