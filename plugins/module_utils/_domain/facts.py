@@ -10,7 +10,8 @@ from typing import Any, Optional
 
 from .._core.errors import PassthroughError
 from .._gpu.products import product_of
-from .model import GIB, MIB, Firmware, Gpu, HostNode, HostView
+from .._vfio.layout import mainline
+from .model import MIB, Firmware, Gpu, HostNode, HostView
 
 DEFAULT_EMULATOR = {"aarch64": "/usr/bin/qemu-system-aarch64", "x86_64": "/usr/bin/qemu-system-x86_64"}
 _LAST_BAR = 5
@@ -122,34 +123,36 @@ def _functions(address: str, members: Sequence[Mapping[str, Any]]) -> tuple[str,
 
 
 def _bars(item: Mapping[str, Any], verified: Mapping[str, Any]) -> tuple[tuple[int, ...], str]:
-    """Sizes of the 64-bit BARs that the guest will see, from the best source there is.
+    """Sizes of the BARs that the guest will see, and who says so.
 
-    What region_verify saw, else what is known of the memory (the description or the product table), laid out as the
-    nvgrace driver does: memory rounded up to a power of two, and 1 GiB beside it on Grace Hopper. A GPU without
-    coherent memory shows its physical BARs.
+    region_verify comes first: what it saw, or what it predicted where it must not open the device. Without it, the
+    physical BARs and the layout that the driver makes of the memory that is described or known of the product.
     """
-    seen = tuple(int(region["reported"]) for region in verified.get("regions") or []
+    told = tuple(int(region["reported"]) for region in verified.get("regions") or []
                  if int(region["index"]) <= _LAST_BAR and int(region.get("reported") or 0) >= MIB)
-    if seen:
-        return seen, "the regions that region_verify saw"
+    if told:
+        return told, _source(verified)
     physical = tuple(int(bar["size"]) for bar in item.get("bars") or []
                      if bar.get("bits64") and int(bar.get("size") or 0))
     if not item.get("coherent"):
         return physical, "the physical BARs"
-    memory, source = _memory(item, verified)
-    if not memory:
-        raise PassthroughError(f"{item['address']}: the size of its memory is not known, so the guest's MMIO window "
-                               "cannot be sized; run region_verify first, or give expected_memory.")
-    beside = (GIB,) if item.get("family") == "grace-hopper" else ()
-    return (*physical, *beside, next_power_of_two(memory)), source
+    memory, source = _memory(item)
+    emulated = mainline(memory, mig_bug=item.get("family") == "grace-hopper")
+    return physical + tuple(region.reported for region in emulated), source
 
 
-def _memory(item: Mapping[str, Any], verified: Mapping[str, Any]) -> tuple[int, str]:
-    memory = _section(verified, "memory")
-    for key, source in (("seen", "the memory that region_verify saw"), ("expected", "the memory that is expected")):
-        if memory.get(key):
-            return int(memory[key]), source
+def _source(verified: Mapping[str, Any]) -> str:
+    if verified.get("verified_at"):
+        return "the regions that region_verify saw"
+    return f"the regions that region_verify predicted from {_section(verified, 'memory').get('source') or 'the BARs'}"
+
+
+def _memory(item: Mapping[str, Any]) -> tuple[int, str]:
+    """Bytes of coherent memory of a GPU that region_verify has not looked at."""
     if item.get("expected_memory"):
         return int(item["expected_memory"]), "the memory that the description gives"
     product = product_of(str(item.get("vendor")), str(item.get("device")))
-    return (product.memory, "the product table") if product else (0, "")
+    if product is None:
+        raise PassthroughError(f"{item['address']}: the size of its memory is not known, so the guest's MMIO window "
+                               "cannot be sized; run region_verify first, or give expected_memory.")
+    return product.memory, "the product table"

@@ -119,17 +119,18 @@ def test_iommufd_by_device_where_everything_has_it() -> None:
 
 # Sizes -----------------------------------------------------------------------------------------------------------
 
-def of_memory(expected: int | None, seen: int | None) -> list[dict[str, Any]]:
-    return [{"address": "0009:01:00.0", "verdict": "skipped", "memory": {"expected": expected, "seen": seen},
-             "regions": []}]
+def predicted(source: str, bar: int) -> list[dict[str, Any]]:
+    return [regions("0009:01:00.0", {2: GIB, 4: bar}) | {"verified_at": None, "memory": {"source": source}}]
 
 
 @pytest.mark.parametrize(("seen", "gpu", "reserve", "source"), [
     ([gh200_regions()], {}, 256 * GIB, "the regions that region_verify saw"),
     ([regions("0009:01:00.0", {2: GIB, 4: 2 * GIB})], {}, 4 * GIB, "the regions that region_verify saw"),
-    (of_memory(140 * GIB, None), {}, 512 * GIB, "the memory that is expected"),
-    (of_memory(140 * GIB, 2 * GIB), {}, 4 * GIB, "the memory that region_verify saw"),
-    ([], {"expected_memory": 2560 * MIB}, 8 * GIB, "the memory that the description gives"),
+    (predicted("expected_memory", 256 * GIB), {}, 512 * GIB,
+     "the regions that region_verify predicted from expected_memory"),
+    ([], {"expected_memory": 2560 * MIB}, 4 * GIB, "the memory that the description gives"),
+    ([], {"expected_memory": 2560 * MIB, "family": "grace-blackwell"}, 8 * GIB,
+     "the memory that the description gives"),
     ([], {}, 256 * GIB, "the product table"),
 ])
 def test_where_the_sizes_come_from(seen: list[dict[str, Any]], gpu: dict[str, Any], reserve: int, source: str) -> None:
