@@ -162,7 +162,12 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.select im
 
 def _work(module: AnsibleModule, host: Host) -> dict[str, Any]:
     options = parse_options(module.params, module.check_mode)
-    return bind_gpus(host, options) if module.params["state"] == "bound" else release_gpus(host, options)
+    if module.params["state"] == "bound":
+        return bind_gpus(host, options)
+    result = release_gpus(host, options)
+    for warning in result.pop("warnings"):
+        module.warn(warning)
+    return result
 
 
 def main() -> None:

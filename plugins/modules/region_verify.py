@@ -97,7 +97,9 @@ devices:
       description: The interface that was used, none where the device was not opened.
       type: str
     layout:
-      description: What was recognised. V(fallback) is a variant driver that shows no coherent memory, V(plain) vfio-pci.
+      description:
+        - What was recognised, or predicted. None where neither the product nor the expected memory is known.
+        - V(fallback) is a variant driver that shows no coherent memory, V(plain) is vfio-pci.
       type: str
       choices: [mainline, bar2, fallback, plain]
     verdict:

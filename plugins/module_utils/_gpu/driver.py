@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from .._core.errors import PassthroughError
 from .._core.host import Host
@@ -80,7 +80,8 @@ def _bind_once(host: Host, options: DriverOptions) -> tuple[Plan, bool]:
     chooser = VariantChooser(host, options.planned)
     variants = {function.address: _variant(chooser, function, options, is_gpu=not accompanied)
                 for function, accompanied in functions}
-    moving = [function for function, _gpus in functions if function.driver != variants[function.address].driver]
+    moving = [function for function, _gpus in functions
+              if function.driver is None or function.driver != variants[function.address].driver]
     _require_free(host, moving, options)
     load = _load_steps(host, {variants[function.address].module for function in moving})
     loaded = _load(host, load, chooser, variants, options)

@@ -165,7 +165,7 @@ _MEANINGS = {
                                           "allow_unsafe_interrupts",
     ("open the device", errno.ENODEV): "the function is not bound to a VFIO driver; bind it with gpu_driver",
     ("open the device", errno.EBUSY): "the driver says so although nobody has the group open; kernels 7.0 to 7.2 do "
-                                      "that after a GPU without coherent memory was opened: reboot, or take a newer one",
+                                      "that after a GPU without coherent memory was opened: reboot, or upgrade",
     ("open the device", errno.EACCES): "the device wants a VF token",
     ("open the device", errno.ETIME): "the GPU did not become ready (C2C link and HBM training) in the driver's time",
     ("bind the device to iommufd", errno.EPERM): "the platform does not isolate interrupts (MSI), or another driver "

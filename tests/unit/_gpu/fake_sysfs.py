@@ -32,8 +32,8 @@ VFIO_MODULES = ("vfio_pci", VARIANT, "odd_module")
 
 
 class FakeHost(Host):
-    """``refuses``: drivers whose probe fails. ``blocks``: drivers whose unbind never ends. ``late_groups``: IOMMU groups
-    that come with the first bind."""
+    """``refuses``: drivers whose probe fails. ``blocks``: drivers whose unbind never ends. ``late_groups``: IOMMU
+    groups that come with the first bind."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(str(root))

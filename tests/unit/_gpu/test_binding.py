@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import CommandResult
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu import ops
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import (
     DriverOptions,
@@ -97,6 +98,22 @@ def test_check_mode_notices_a_module_that_is_not_there(tmp_path: Path) -> None:
     host.missing_modules.add(VARIANT)
     with pytest.raises(PassthroughError, match=f"The module {VARIANT} cannot be loaded"):
         bind_gpus(host, options(GPU, check_mode=True))
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_a_driver_that_does_not_exist(tmp_path: Path, check_mode: bool) -> None:
+    host = grace_hopper(tmp_path)
+    before = host.manifest()
+    with pytest.raises(PassthroughError, match="The module nosuch cannot be loaded: .*FATAL: Module nosuch not found"):
+        bind_gpus(host, options(GPU, driver="nosuch", check_mode=check_mode))
+    assert host.manifest() == before
+
+
+def test_a_module_without_a_pci_driver(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    host.run = lambda argv, **_keywords: CommandResult(tuple(argv), 0, "", "")  # type: ignore[method-assign]
+    with pytest.raises(PassthroughError, match="The module loop is loaded and has no PCI driver"):
+        bind_gpus(host, options(GPU, driver="loop"))
 
 
 def test_all_functions_leave_before_the_first_is_bound(tmp_path: Path) -> None:

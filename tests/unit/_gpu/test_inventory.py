@@ -45,7 +45,8 @@ def test_grace_blackwell_has_four_in_other_domains(tmp_path: Path) -> None:
 def test_x86_card_shows_its_group(tmp_path: Path) -> None:
     (gpu,) = read_gpus(x86_card(tmp_path), None)
     assert [(member["address"], member["kind"], member["driver"]) for member in gpu["group_members"]] == [
-        ("0000:40:01.0", "bridge", None), ("0000:41:00.0", "gpu", "nouveau"), ("0000:41:00.1", "audio", "snd_hda_intel")]
+        ("0000:40:01.0", "bridge", None), ("0000:41:00.0", "gpu", "nouveau"),
+        ("0000:41:00.1", "audio", "snd_hda_intel")]
     assert (gpu["product"], gpu["coherent"]) == (None, False)
     assert gpu["best_variant"]["module"] == "vfio_pci"
 

@@ -61,8 +61,8 @@ def test_ok(seen: Observation, expected: Expectation, layout: str) -> None:
 def test_memory_that_nobody_knows_is_unchecked() -> None:
     judgement = judge(HOPPER, NOTHING_KNOWN)
     assert judgement.verdict == "unchecked"
-    assert judgement.reasons == ("VFIO shows 2684354560 bytes of GPU memory and nothing says how many there must be: set "
-                                 "expected_memory.",)
+    assert judgement.reasons == ("VFIO shows 2684354560 bytes of GPU memory and nothing says how many there must be: "
+                                 "set expected_memory.",)
     assert judgement.memory == {"expected": None, "seen": 2560 * MIB, "source": "none"}
 
 
@@ -82,7 +82,7 @@ def test_memory_that_nobody_knows_is_unchecked() -> None:
     (change(HOPPER, 4, sparse=(Area(0, GIB),)), EXPECTED, "BAR4: has 1073741824 bytes of usemem"),
     (change(HOPPER, 4, flags=13), EXPECTED, "BAR4: has the flags read, mmap, caps"),
     (change(HOPPER, 2, sparse=None), EXPECTED, "BAR2: must have one sparse area"),
-    (replace(HOPPER, bar_registers=(0x1100000C, 0, 0xC, 0, 0x4, 0)), EXPECTED, "must say 64 bits wide and prefetchable"),
+    (replace(HOPPER, bar_registers=(0x1100000C, 0, 0xC, 0, 0x4, 0)), EXPECTED, "must say 64 bits wide and prefetch"),
     (replace(HOPPER, bar_registers=(0x1100000C, 0, 0xC, 0, 0x1000000C, 4)), EXPECTED,
      "BAR4: its BAR register is 0x000000041000000c, which is not aligned to its 2147483648 bytes."),
     (replace(HOPPER, bar_registers=(0x11000004, 0, 0xC, 0, 0xC, 0)), EXPECTED, "has the type 12"),

@@ -79,7 +79,8 @@ def test_ok(host: FakeHost, kernel: FakeKernel, probe: str) -> None:
     assert (device["verdict"], device["reasons"], device["layout"], device["api"]) == ("ok", [], "mainline", "group")
     assert (device["driver"], device["srcversion"], device["verified_at"]) == (VARIANT, "SRCNVGR", NOW)
     assert [(region["index"], region["reported"], region["actual"]) for region in device["regions"]
-            if region["reported"]] == [(0, 16 * MIB, 16 * MIB), (2, GIB, GIB), (4, 2 * GIB, 1536 * MIB), (7, 4096, 4096)]
+            if region["reported"]] == [
+                (0, 16 * MIB, 16 * MIB), (2, GIB, GIB), (4, 2 * GIB, 1536 * MIB), (7, 4096, 4096)]
     assert (result["changed"], kernel.openings()) == (True, [GPU])
     assert result["diff"]["before"] != result["diff"]["after"]
 
