@@ -56,7 +56,7 @@ options:
     type: bool
     default: false
   build_timeout:
-    description: Seconds that one build may take.
+    description: Seconds that each call of DKMS may take, a build or an installation with its C(depmod).
     type: int
     default: 1800
   source:
@@ -199,7 +199,10 @@ def _work(module: AnsibleModule, host: Host) -> dict[str, Any]:
     for name in ("_source", "_source_sha256"):
         # They would travel back to the controller in the result's invocation.
         del module.params[name]
-    return ensure(parameters, module.check_mode, host)
+    result = ensure(parameters, module.check_mode, host)
+    for warning in result.pop("warnings"):
+        module.warn(warning)
+    return result
 
 
 def main() -> None:

@@ -50,7 +50,8 @@ class DkmsSteps:
 
     def remove(self, version: str, release: Optional[str] = None) -> Step:
         which = ("--all",) if release is None else ("-k", release)
-        return RunCommand(("dkms", "remove", "-m", self.package.name, "-v", version, *which))
+        argv = ("dkms", "remove", "-m", self.package.name, "-v", version, *which)
+        return RunCommand(argv, timeout=self.build_timeout)
 
     def build(self, release: str) -> Step:
         argv = ("dkms", "build", "-m", self.package.name, "-v", self.package.version, "-k", release)
@@ -58,15 +59,16 @@ class DkmsSteps:
 
     def install(self, release: str) -> Step:
         # Without --force DKMS keeps a copy of the same or a newer version, for instance the kernel's own.
-        return RunCommand(("dkms", "install", "-m", self.package.name, "-v", self.package.version, "-k", release,
-                           "--force"))
+        argv = ("dkms", "install", "-m", self.package.name, "-v", self.package.version, "-k", release, "--force")
+        return RunCommand(argv, timeout=self.build_timeout)
 
     def copy_built(self, built: str, installed: str) -> Step:
         return Call(f"copy {built} to {installed} (the installed file differs from the build)",
                     partial(_copy_built, built, installed))
 
     def depmod(self, release: str) -> Step:
-        return RunCommand(("depmod", "-a", release), "modules.dep does not match the installed module")
+        return RunCommand(("depmod", "-a", release), "modules.dep does not match the installed module",
+                          timeout=self.build_timeout)
 
     def unload(self) -> Step:
         return RunCommand(("modprobe", "-r", self.package.module))
