@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from .._core.errors import PassthroughError
 from .._core.host import Host
@@ -23,21 +24,28 @@ _SECONDS = 10.0
 
 def roll_back(host: Host, items: Sequence[BindItem], shared: SharedFiles) -> list[str]:
     """Undoes what a failed plan may have done to ``items``; returns one sentence for each thing that remains."""
-    remains = []
+    remains: list[str] = []
     for item in reversed(items):
-        try:
-            _restore_driver(host, item)
-        except PassthroughError as error:
-            remains.append(error.message)
-        else:
-            _restore_record(host, item)
-    _restore_file(host, SHARED_JOURNAL, MODULES_LOAD, shared.modules_load)
+        # a function that did not get its driver back keeps its record, for the next try to release it
+        if _attempt(remains, _restore_driver, host, item):
+            _attempt(remains, _restore_record, host, item)
+    _attempt(remains, _restore_file, host, SHARED_JOURNAL, MODULES_LOAD, shared.modules_load)
     for step in udev_steps(shared, True):
-        try:
-            apply_step(host, step, None)
-        except PassthroughError as error:
-            remains.append(error.message)
+        _attempt(remains, apply_step, host, step, None)
     return remains
+
+
+def _attempt(remains: list[str], function: Callable[..., None], *arguments: Any) -> bool:
+    """Whether ``function`` worked; why not is added to ``remains``."""
+    try:
+        function(*arguments)
+    except PassthroughError as error:
+        remains.append(error.message)
+        return False
+    except OSError as error:
+        remains.append(f"{error}.")
+        return False
+    return True
 
 
 def _restore_driver(host: Host, item: BindItem) -> None:

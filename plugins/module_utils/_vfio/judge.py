@@ -69,15 +69,25 @@ def judge(seen: Observation, expected: Expectation) -> Judgement:
     emulated, error = _emulated_regions(layout, seen, expected)
     if error:
         problems.append(error)
-    present = {region.index for region in seen.regions}
-    problems += [f"{REGION_NAMES[item.index]} is missing: it must show {item.actual} bytes of {item.role}."
-                 for item in emulated.values() if item.index not in present]
+    problems += _missing_regions(seen, expected, emulated)
     regions = tuple(_judge_region(region, seen, expected, emulated) for region in seen.regions
                     if region.index <= CONFIG_REGION)
     problems += [f"{region['name']}: {reason}" for region in regions for reason in region["reasons"]]
     memory, memory_verdict, memory_reason = _judge_memory(layout, seen, expected)
     verdict = FAIL if problems else memory_verdict
     return Judgement(layout, verdict, (*problems, *([memory_reason] if memory_reason else [])), memory, regions)
+
+
+def _missing_regions(seen: Observation, expected: Expectation,
+                     emulated: dict[int, layouts.EmulatedRegion]) -> list[str]:
+    """Sentences for regions that the kernel answers no question about, although they must be there."""
+    present = {region.index for region in seen.regions}
+    if CONFIG_REGION not in present:
+        return ["VFIO answers no question about the config region: the driver was probably built for another kernel."]
+    wanted = {bar.index: f"{bar.size} bytes of the function's own BAR" for bar in expected.bars}
+    wanted.update({item.index: f"{item.actual} bytes of {item.role}" for item in emulated.values()})
+    return [f"{REGION_NAMES[index]} is missing: it must show {what}." for index, what in sorted(wanted.items())
+            if index not in present]
 
 
 def _layout_reasons(layout: str, expected: Expectation) -> list[str]:

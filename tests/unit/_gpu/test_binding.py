@@ -268,6 +268,53 @@ def test_a_failure_half_way_is_rolled_back(tmp_path: Path, break_host: Any) -> N
     assert host.manifest() == before
 
 
+def test_a_failed_change_of_a_bound_device_keeps_its_files_and_its_record(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    first = options(CARD, consent=frozenset({AUDIO}))
+    bind_gpus(host, first)
+    before = host.manifest()
+    host.refuses.add("Odd-Driver")
+    with pytest.raises(PassthroughError, match="All functions have their previous drivers again"):
+        bind_gpus(host, options(CARD, driver="odd_module", consent=frozenset({AUDIO})))
+    assert host.manifest() == before
+
+
+def test_files_that_were_changed_before_the_failure_are_put_back(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    host.with_udev()
+    bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    host.remove(rule_path(AUDIO))
+    before = host.manifest()
+    run = host.run
+
+    def failing(argv: Any, **keywords: Any) -> Any:
+        if "--reload" in argv:
+            raise PassthroughError("udev is gone.")
+        return run(argv, **keywords)
+
+    host.run = failing  # type: ignore[method-assign]
+    with pytest.raises(PassthroughError, match="Not everything could be put back: udev is gone."):
+        bind_gpus(host, options(CARD, driver="odd_module", consent=frozenset({AUDIO})))
+    assert host.manifest() == before
+
+
+def test_a_file_that_cannot_be_put_back_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = x86_card(tmp_path)
+    bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    host.refuses.add("Odd-Driver")
+    host.remove(MODULES_LOAD)
+
+    def read_only(*_arguments: Any, **_keywords: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    host.load("odd_module")
+    save = "ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.rollback.save_record"
+    monkeypatch.setattr(save, read_only)
+    with pytest.raises(PassthroughError, match="could be put back: .*Read-only file system"):
+        bind_gpus(host, options(CARD, driver="odd_module", consent=frozenset({AUDIO})))
+    assert (host.driver(CARD), host.driver(AUDIO)) == ("vfio-pci", "vfio-pci")
+
+
 def test_a_new_group_without_consent_is_undone_at_once(tmp_path: Path) -> None:
     host = FakeHost(tmp_path)
     host.add_function(GPU)
