@@ -61,10 +61,12 @@ gave() { # FLAG WHAT: the probe has succeeded and given FLAG
 old_ops="init release open_device close_device read write ioctl mmap request
 	match dma_unmap device_feature"
 
-${CC:-gcc} -std=gnu11 -O1 -g -Wall -Wextra -Werror \
-	-fsanitize=address,undefined -fno-sanitize-recover=all \
-	-o "$work/region_test" "$kmod/tests/region_test.c"
-"$work/region_test" || failed=$((failed + 1))
+for test in layout_test access_test; do
+	${CC:-gcc} -std=gnu11 -O1 -g -Wall -Wextra -Werror \
+		-fsanitize=address,undefined -fno-sanitize-recover=all \
+		-o "$work/$test" "$kmod/tests/$test.c"
+	"$work/$test" || failed=$((failed + 1))
+done
 
 probe "$work/nothing"
 said 'install the headers' 'no headers'
