@@ -28,8 +28,8 @@ LOGIN_TIMEOUT = 120.0  # seconds
 def banner_timeout(waited: float) -> float:
     """Return how many seconds to wait for a banner after ``waited`` seconds of a boot.
 
-    An early connection may hang in QEMU's network and is better made anew. On a crowded machine sshd needs half a minute
-    for its banner, and asking again would only make it start one more process each time and finish none.
+    An early connection may hang in QEMU's network and is better made anew. On a crowded machine sshd needs half a
+    minute for its banner, and asking again would only make it start one more process each time and finish none.
     """
     return min(max(3.0, waited / 4), 60.0)
 
