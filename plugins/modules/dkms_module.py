@@ -33,7 +33,10 @@ options:
     type: str
     default: nvgrace-gpu-vfio-pci
   version:
-    description: Refuse a source of another version than this one. Without it, the version is what C(dkms.conf) says.
+    description:
+      - Refuse a source of another version than this one. Without it, the version is what C(dkms.conf) says.
+      - With O(state=absent), where all versions that DKMS or our record knows go anyway, a source directory of this
+        version goes too.
     type: str
   kernels:
     description: Releases of kernels, V(running), or V(installed) for all that are installed.

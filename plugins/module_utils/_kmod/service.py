@@ -49,11 +49,7 @@ def _present(params: Mapping[str, Any], check_mode: bool, host: Host) -> dict[st
         if not check_mode:
             raise PassthroughError(sentence, missing_packages=list(decision.missing.packages))
         warnings.append(sentence)
-    actions = decision.plan.actions()
-    if not check_mode and decision.plan.changed:
-        actions = apply_plan(host, decision.plan)
-        facts = read_facts(host, package, request.targets)
-        _confirm(facts, request, decision)
+    actions, facts = _carry_out(host, request, facts, decision, check_mode)
     planned = check_mode and decision.plan.changed
     return {**plan_result(decision.plan, actions), **_describe(facts, request, decision, planned, steps, tree),
             "missing_packages": list(decision.missing.packages), "warnings": warnings, "kept": []}
@@ -72,14 +68,21 @@ def _absent(params: Mapping[str, Any], check_mode: bool, host: Host) -> dict[str
     if warnings and not check_mode:
         raise PassthroughError(warnings[0], missing_packages=list(decision.missing.packages))
     kept = _kept_keys(facts)
-    actions = decision.plan.actions()
-    if not check_mode and decision.plan.changed:
-        actions = apply_plan(host, decision.plan)
-        facts = read_facts(host, package, request.targets)
-        _confirm(facts, request, decision)
+    actions, facts = _carry_out(host, request, facts, decision, check_mode)
     planned = check_mode and decision.plan.changed
     return {**plan_result(decision.plan, actions), **_describe(facts, request, decision, planned, steps, None),
             "missing_packages": list(decision.missing.packages), "warnings": warnings, "kept": kept}
+
+
+def _carry_out(host: Host, request: Request, facts: HostFacts, decision: Decision,
+               check_mode: bool) -> tuple[list[str], HostFacts]:
+    """The actions, and the facts that hold after them."""
+    if check_mode or not decision.plan.changed:
+        return decision.plan.actions(), facts
+    actions = apply_plan(host, decision.plan)
+    after = read_facts(host, request.package, request.targets)
+    _confirm(after, request, decision)
+    return actions, after
 
 
 def _shipped_source(params: Mapping[str, Any]) -> SourceTree:
