@@ -35,10 +35,18 @@ _CONFIG_SIZES = (256, 4096)
 # least a third more or less: a sixteenth tells the two apart.
 _NOMINAL_TOLERANCE = 16
 
+_FALLBACK_CAUSES = {
+    "present": "the firmware tables name the properties, so the size is probably 0, which means that the C2C link is down",
+    "absent": "the firmware tables hold no nvidia,gpu-mem properties",
+    "unknown": "the properties nvidia,gpu-mem-base-pa and nvidia,gpu-mem-size are missing, or the size is 0",
+}
+
 
 @dataclass(frozen=True)
 class Expectation:
-    """What is known of a device before it is opened. ``mig_bug`` None: its config space could not be read."""
+    """What is known of a device before it is opened. ``mig_bug`` None: its config space could not be read.
+    ``firmware_properties``: whether some ACPI table has the names of the memory properties, present, absent or unknown.
+    """
 
     driver: str
     bars: tuple[Bar, ...]
@@ -47,7 +55,7 @@ class Expectation:
     product: Optional[Product]
     expected_memory: Optional[int]
     page_size: int
-    firmware_properties: Optional[bool] = None
+    firmware_properties: str = "unknown"
 
 
 @dataclass(frozen=True)
@@ -105,12 +113,9 @@ def _why_no_memory(layout: str, expected: Expectation) -> list[str]:
         return ["The driver is vfio-pci, which cannot show the GPU's coherent memory: install the variant driver "
                 "(dkms_module) and bind with driver auto."]
     if layout == "fallback":
-        cause = {True: "the firmware tables name the properties, so the size is probably 0, which means that the C2C "
-                       "link is down",
-                 False: "the firmware tables hold no nvidia,gpu-mem properties",
-                 None: "the properties nvidia,gpu-mem-base-pa and nvidia,gpu-mem-size are missing, or the size is 0"}
+        cause = _FALLBACK_CAUSES[expected.firmware_properties]
         return [f"{expected.driver} is bound but region 4 has no sparse area: the driver fell back to plain vfio-pci "
-                f"behaviour and shows no coherent memory ({cause[expected.firmware_properties]}); see the kernel log."]
+                f"behaviour and shows no coherent memory ({cause}); see the kernel log."]
     return []
 
 

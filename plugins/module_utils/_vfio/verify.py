@@ -19,8 +19,8 @@ from .._gpu.child import run_in_child
 from .._gpu.holders import UsageReader
 from .._gpu.model import PciFunction
 from .._gpu.select import SelectedGpu, parse_requests, select_gpus
+from .._host.acpi import read_firmware_properties
 from .device import DeviceInUseError, Kernel, choose_api, open_device
-from .firmware import has_memory_properties
 from .judge import FAIL, Expectation, Judgement, judge
 from .layout import has_mig_bug
 from .observe import Observation, observe
@@ -132,7 +132,7 @@ class Verifier:
         return Expectation(
             driver=function.driver or "", bars=function.bars, layout=self.options.layout,
             mig_bug=self._mig_bug(gpu.address), product=gpu.product, expected_memory=gpu.expected_memory,
-            page_size=mmap.PAGESIZE, firmware_properties=has_memory_properties(self.host))
+            page_size=mmap.PAGESIZE, firmware_properties=read_firmware_properties(self.host))
 
     def _mig_bug(self, address: str) -> Optional[bool]:
         return has_mig_bug(self.host.read_bytes(sysfs.device_path(address, "config")) or b"")

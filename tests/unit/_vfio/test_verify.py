@@ -14,7 +14,6 @@ import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio import uapi
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.firmware import has_memory_properties
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.verify import (
     Verifier,
     VerifyOptions,
@@ -344,17 +343,6 @@ def test_a_character_device_that_is_bound_elsewhere(host: FakeHost, kernel: Fake
 def test_timeout_is_checked(host: FakeHost, kernel: FakeKernel) -> None:
     with pytest.raises(PassthroughError, match="timeout is 0"):
         verify(host, kernel, timeout=0)
-
-
-@pytest.mark.parametrize(("tables", "expected"), [
-    ({}, None), ({"DSDT": b"x", "SSDT2": b"...nvidia,gpu-mem-base-pa..."}, True), ({"DSDT": b"x"}, False),
-    ({"SRAT": b"nvidia,gpu-mem-base-pa"}, None),
-])
-def test_firmware_properties(tmp_path: Path, tables: dict[str, bytes], expected: bool | None) -> None:
-    host = FakeHost(tmp_path)
-    for name, content in tables.items():
-        host.write(f"/sys/firmware/acpi/tables/{name}", content)
-    assert has_memory_properties(host) is expected
 
 
 def test_time_is_utc() -> None:
