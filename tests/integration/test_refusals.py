@@ -108,5 +108,5 @@ def test_gpu_held_by_a_process(shared_group_host: EmulatedHost) -> None:
 def test_iommu_off(host_without_iommu: EmulatedHost) -> None:
     message = host_without_iommu.refusal("gpu_driver", {"gpus": [{"address": GPU}]})
     assert re.search(r"no IOMMU", message)
-    checks = {check["id"]: check for check in host_without_iommu.module("host_info", {})["checks"]}
+    checks = {check["id"]: check for check in host_without_iommu.module("host_info", {})["host"]["checks"]}
     assert checks["iommu-present"]["status"] == "fail" and checks["iommu-present"]["remedy"]

@@ -34,10 +34,10 @@ def build_report(hostname: str, arguments: Mapping[str, Any], check_mode: bool, 
     """
     stages = arguments.get("stages") or {}
     failure = str(arguments.get("failure") or "")
-    host = arguments.get("host") or {}
+    host = dict((arguments.get("host") or {}).get("host") or {})
     devices = list((stages.get("gpu_verify") or {}).get("devices") or [])
     accepted = set(arguments.get("accepted") or [])
-    checks = [{**check, "accepted": check["id"] in accepted} for check in host.get("checks") or []]
+    checks = [{**check, "accepted": check["id"] in accepted} for check in host.pop("checks", None) or []]
     return {
         "schema_version": SCHEMA_VERSION,
         "inventory_hostname": hostname,
@@ -45,7 +45,7 @@ def build_report(hostname: str, arguments: Mapping[str, Any], check_mode: bool, 
         "outcome": outcome(failure, devices, check_mode),
         "failure": failure,
         "reboot_required": bool(arguments.get("reboot_required")),
-        "host": host.get("host") or {},
+        "host": host,
         "checks": checks,
         "gpus": list((arguments.get("gpus") or {}).get("gpus") or []),
         "devices": devices,

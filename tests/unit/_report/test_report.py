@@ -79,8 +79,8 @@ def test_outcome(failure: str, verdicts: list[str], check_mode: bool, expected: 
 
 def test_report_keeps_actions_of_looped_stages_and_marks_accepted_checks() -> None:
     arguments = {
-        "host": {"host": {"kernel": {"release": "7.3"}},
-                 "checks": [{"id": "iommufd", "status": "fail", "why": "Absent.", "remedy": "None."}]},
+        "host": {"host": {"kernel": {"release": "7.3"},
+                          "checks": [{"id": "iommufd", "status": "fail", "why": "Absent.", "remedy": "None."}]}},
         "gpus": {"gpus": [GPU]},
         "accepted": ["iommufd"],
         "stages": {"gpu_verify": {"devices": [DEVICE], "changed": True, "actions": ["open 0000:00:10.0"]},
