@@ -318,8 +318,13 @@ def work(module: AnsibleModule, host: Host) -> dict[str, Any]:
     if params["state"] == "absent":
         names = [params["vm"]["name"]] if params["vm"] else recorded_names(host)
         return make_absent(host, names, module.check_mode)
-    wanted = Wanted(params["vm"]["name"], params["_xml"], params["define"], params["dest"] or "", params["autostart"])
-    return make_present(host, wanted, module.check_mode)
+    # popped, because it would travel back to the controller in the result's invocation
+    xml = params.pop("_xml")
+    wanted = Wanted(params["vm"]["name"], xml, params["define"], params["dest"] or "", params["autostart"])
+    result = make_present(host, wanted, module.check_mode)
+    for warning in result.pop("warnings", []):
+        module.warn(warning)
+    return result
 
 
 def main() -> None:
