@@ -36,7 +36,7 @@ _CONFIG_SIZES = (256, 4096)
 _NOMINAL_TOLERANCE = 16
 
 _FALLBACK_CAUSES = {
-    "present": "the firmware tables name the properties, so the size is probably 0, which means that the C2C link is down",
+    "present": "the firmware tables name the properties, so the size is probably 0: the C2C link is down",
     "absent": "the firmware tables hold no nvidia,gpu-mem properties",
     "unknown": "the properties nvidia,gpu-mem-base-pa and nvidia,gpu-mem-size are missing, or the size is 0",
 }

@@ -48,6 +48,15 @@ def test_srat(entries: list[bytes], expected: list[tuple[str, int]]) -> None:
     assert parse_srat(table(*entries)) == expected
 
 
+def test_numbers_are_the_kernels() -> None:
+    """The SRAT of an emulated host with two GPUs, of which Linux 7.3 printed "Node 12 PXM 14"."""
+    domains = [9, 12, 1, 4, 7, 10, 13, 2, 5, 8, 11, 14, 3, 6]
+    entries = [initiator(domain, 0x88 if domain > 7 else 0x80, bus=0, segment=0) for domain in domains]
+    nodes = parse_srat(table(processor(0), processor(0), memory(0), *entries, memory(2), memory(3), memory(14, 3)))
+    assert nodes[domains.index(14)] == ("0000:00:11.0", 12)
+    assert [node for address, node in nodes if address == "0000:00:10.0"] == [3, 4, 5, 8, 9, 13, 14]
+
+
 @pytest.mark.parametrize("broken", [b"", bytes(48) + b"\x05", bytes(48) + b"\x05\x00" + bytes(40),
                                     table(initiator(1, 0))[:-4]])
 def test_a_broken_table_ends_the_search(broken: bytes) -> None:
