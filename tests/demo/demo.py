@@ -101,7 +101,7 @@ def start_guest() -> list[str]:
     deadline = time.monotonic() + GUEST_SECONDS
     shown = 0
     while time.monotonic() < deadline:
-        text = in_host("sh", "-c", f"'cat {SERIAL_LOG} 2>/dev/null; true'")
+        text = in_host(f"cat {SERIAL_LOG} 2>/dev/null; true")
         lines = [line.strip() for line in text.splitlines() if line.startswith("GUEST-")]
         for line in lines[shown:]:
             print(f"  {line}", flush=True)
