@@ -113,6 +113,19 @@ def start_guest() -> list[str]:
                     "host.")
 
 
+def compare_guest(lines: list[str]) -> None:
+    """The guest must see each BAR with the size that region_verify saw through VFIO."""
+    report = json.loads((WORK / "report" / f"{NAME}.json").read_text())
+    (device,) = report["devices"]
+    verified = {region["index"]: region["reported"] for region in device["regions"]
+                if region["name"].startswith("BAR") and region["reported"]}
+    words = [line.split() for line in lines if line.startswith("GUEST-BAR ")]
+    seen = {int(word[2]): int(word[6]) for word in words}
+    if seen != verified:
+        raise DemoError(f"The guest sees other BARs than region_verify did: {seen}, not {verified}.")
+    print("  The guest's BARs have the sizes that region_verify saw.")
+
+
 def stop_guest() -> None:
     """The guest powers itself off; one that is left over is ended."""
     if "running" in in_host("virsh", "domstate", DOMAIN):
@@ -143,7 +156,7 @@ def demo(options: argparse.Namespace) -> None:
     show_result()
     if options.guest:
         with watch.part("guest", f"the domain {DOMAIN} starts inside the host; what its guest sees:"):
-            start_guest()
+            compare_guest(start_guest())
             stop_guest()
     print("\nTime of each part")
     print("\n".join(watch.lines()))

@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report import model, text
@@ -103,3 +106,21 @@ def test_report_keeps_actions_of_looped_stages_and_marks_accepted_checks() -> No
 def test_report_of_a_failed_host_gives_the_reason() -> None:
     report = model.build_report("grace", {"failure": "Bind: held by pid 7."}, False, "now")
     assert text.host_lines(report)[:2] == ["grace: failed", "  Bind: held by pid 7."]
+
+
+@pytest.mark.parametrize("arguments", [
+    {"failure": "Bind: held by pid 7."},
+    {"gpus": {"gpus": [GPU]}, "stages": {"gpu_verify": {"devices": [
+        {**DEVICE, "memory": {"expected": None, "seen": 5 * GIB // 2, "source": "none"},
+         "regions": [{**region, "sparse": [], "reasons": []} for region in DEVICE["regions"]]}]}}},
+])
+def test_report_has_the_published_form(arguments: dict[str, Any]) -> None:
+    schema = json.loads((Path(__file__).parents[3] / "docs" / "schemas" / "report.schema.json").read_text())
+    jsonschema.validate(model.build_report("grace", arguments, False, "2026-01-01T00:00:00+00:00"), schema)
+
+
+def test_published_form_refuses_an_unknown_outcome() -> None:
+    schema = json.loads((Path(__file__).parents[3] / "docs" / "schemas" / "report.schema.json").read_text())
+    report = {**model.build_report("grace", {}, False, "now"), "outcome": "fine"}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(report, schema)
