@@ -52,7 +52,8 @@ def role_problems() -> list[str]:
         if f"{FQCN}.{name}" not in documents:
             problems.append(f"role {name}: ansible-doc does not know it")
         base = ROOT / "roles" / name
-        options = yaml.safe_load((base / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+        specs = yaml.safe_load((base / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+        options = specs["main"]["options"]
         defaults = yaml.safe_load((base / "defaults" / "main.yml").read_text()) or {}
         documented = {option: spec["default"] for option, spec in options.items() if "default" in spec}
         if documented != defaults:

@@ -1,6 +1,6 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Builds the collection, installs the tarball in a directory of its own, and loads what a user would load from there."""
+"""Builds the collection, installs the tarball in a directory of its own, and loads what a user would load there."""
 
 from __future__ import annotations
 
