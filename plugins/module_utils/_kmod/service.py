@@ -28,6 +28,8 @@ def ensure(params: Mapping[str, Any], check_mode: bool, host: Host) -> dict[str,
     Raises PassthroughError with ``missing_packages`` or ``build_log_tail`` in its details. In check mode what an
     earlier task of the same run may yet supply (packages, a GPU given back) is a warning.
     """
+    if params["build_timeout"] < 1:
+        raise PassthroughError("'build_timeout' must be at least 1 second.")
     if params["state"] == "absent":
         return _absent(params, check_mode, host)
     return _present(params, check_mode, host)

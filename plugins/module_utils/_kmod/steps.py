@@ -91,11 +91,14 @@ class DkmsSteps:
         result = host.run(bounded, timeout=self.build_timeout + 90, ok=())
         seconds = round(time.monotonic() - started, 1)
         if result.rc != 0:
-            raise _build_error(host, self.package, release, result, self.build_timeout)
+            timed_out = result.rc in _TIMED_OUT and seconds >= self.build_timeout
+            raise _build_error(host, self.package, release, result, self.build_timeout if timed_out else None)
         self.build_seconds[release] = seconds
 
 
-def _build_error(host: Host, package: Package, release: str, result: CommandResult, limit: int) -> PassthroughError:
+def _build_error(host: Host, package: Package, release: str, result: CommandResult,
+                 exceeded: Optional[int]) -> PassthroughError:
+    """``exceeded`` is the limit in seconds that the build ran into, None where it ended by itself."""
     what = f"{package.name} {package.version}"
     if result.rc == _EXCLUDED:
         return CommandError(f"{what} is not meant for kernel {release}: a BUILD_EXCLUSIVE directive in its dkms.conf "
@@ -103,8 +106,11 @@ def _build_error(host: Host, package: Package, release: str, result: CommandResu
     log = f"{package.tree}/build/make.log"
     lines = (host.read_text(log) or f"{result.stdout}\n{result.stderr}").splitlines()
     tail = lines[-LOG_LINES:]
-    if result.rc in _TIMED_OUT:
-        reason = f"it did not end within {limit} seconds (build_timeout)"
+    signal = -result.rc if result.rc < 0 else result.rc - 128
+    if exceeded is not None:
+        reason = f"it did not end within {exceeded} seconds (build_timeout)"
+    elif signal > 0:
+        reason = f"it was killed by signal {signal}, perhaps for want of memory"
     else:
         reason = next((line.strip() for line in tail if "error:" in line.lower()), result.last_line())
     return CommandError(f"{what} could not be built for kernel {release}: {reason} - the end of {log} is in "

@@ -13,6 +13,9 @@ import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import CommandResult
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.plan import apply_step
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod import steps
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.facts import Package
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.service import ensure
 from ansible_collections.nvgrace.passthrough.tests.unit._kmod.fake_host import (
     ALIAS,
@@ -192,12 +195,18 @@ def test_a_failed_build_shows_the_end_of_its_log(host: FakeHost) -> None:
     assert caught.value.details["actions"][-1] == f"run dkms add -m {NAME} -v 1.0.0"
 
 
-@pytest.mark.parametrize("rc,sentence", [
-    (124, "it did not end within 1800 seconds"),
-    (77, "is not meant for kernel"),
-    (21, "could not be built for kernel .*: Consult"),
+@pytest.mark.parametrize("rc,seconds,sentence", [
+    (124, 1800, "it did not end within 1800 seconds"),
+    (137, 1830, "it did not end within 1800 seconds"),
+    (137, 5, "it was killed by signal 9"),
+    (-9, 5, "it was killed by signal 9"),
+    (77, 5, "is not meant for kernel"),
+    (21, 5, "could not be built for kernel .*: Consult"),
 ])
-def test_a_build_that_ends_otherwise_has_its_own_sentence(host: FakeHost, rc: int, sentence: str) -> None:
+def test_a_build_that_ends_otherwise_has_its_own_sentence(host: FakeHost, monkeypatch: pytest.MonkeyPatch, rc: int,
+                                                          seconds: int, sentence: str) -> None:
+    clock = iter((1000.0, 1000.0 + seconds))
+    monkeypatch.setattr(steps.time, "monotonic", lambda: next(clock))
     host.build_result = CommandResult(("dkms",), rc, "", "Consult the log\n")
     with pytest.raises(PassthroughError, match=sentence):
         present(host)
@@ -288,6 +297,7 @@ def test_a_source_that_is_not_ours_any_more_is_replaced(host: FakeHost, damage: 
 @pytest.mark.parametrize("tree", [source(), source(code="two")], ids=["same source", "other source"])
 @pytest.mark.parametrize("start", ["fresh", "installed"])
 def test_a_run_killed_within_any_program_is_finished_by_the_next(host: FakeHost, start: str, tree: Any) -> None:
+    """force makes the interrupted run go through every program; the run after it has to notice by itself."""
     host.add_in_tree(RUNNING)
     pristine = host.manifest()
     if start == "installed":
@@ -379,6 +389,7 @@ def test_a_module_from_elsewhere_is_told(host: FakeHost) -> None:
     ({"kernels": ["../../etc"]}, "cannot be a kernel release"),
     ({"kernels": ["a\0b"]}, "cannot be a kernel release"),
     ({"kernels": []}, "'kernels' is empty"),
+    ({"build_timeout": 0}, "'build_timeout' must be at least 1 second"),
     ({"required_ids": ["0x2342"]}, "'0x2342' in 'required_ids' is not of the form"),
     ({"version": "2.0.0"}, "The source is version 1.0.0, 'version' asks for 2.0.0"),
     ({"name": "other"}, "all three must be the same"),
@@ -409,11 +420,7 @@ def test_moved_dkms_trees_are_refused(host: FakeHost) -> None:
 
 
 def test_a_module_file_that_vanishes_meanwhile_is_told(host: FakeHost) -> None:
-    from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.plan import apply_step
-    from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.facts import Package
-    from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.steps import DkmsSteps
-
-    step = DkmsSteps(Package(NAME, "1.0.0"), 60).copy_built("/nothing", INSTALLED)
+    step = steps.DkmsSteps(Package(NAME, "1.0.0"), 60).copy_built("/nothing", INSTALLED)
     with pytest.raises(PassthroughError, match="/nothing vanished"):
         apply_step(host, step, None)
     assert not Path(host.path(INSTALLED)).exists()
