@@ -1,0 +1,156 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A bind that fails half-way: everything is put back, and what cannot be is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import (
+    DriverOptions,
+    bind_gpus,
+)
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.persist import MODULES_LOAD, rule_path
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.record import load_record
+from ansible_collections.nvgrace.passthrough.tests.unit._gpu.fake_sysfs import (
+    FakeHost,
+    x86_card,
+)
+
+GPU = "0009:01:00.0"
+CARD, AUDIO = "0000:41:00.0", "0000:41:00.1"
+
+
+def options(*addresses: str, **changes: Any) -> DriverOptions:
+    values: dict[str, Any] = {"timeout": 5, **changes}
+    return DriverOptions(gpus=[{"address": address} for address in addresses], **values)
+
+
+def break_refusal(host: FakeHost) -> str:
+    host.refuses.add("vfio-pci")
+    return "bound to no driver and not to vfio-pci"
+
+
+def break_other_driver(host: FakeHost) -> str:
+    host.load("vfio_pci")
+    host.write("/sys/bus/pci/drivers/plain/bind")
+    host.link("/sys/module/vfio_pci/drivers/pci:plain", "x")
+    host.remove("/sys/module/vfio_pci/drivers/pci:vfio-pci")
+    return "is bound to plain, which is no VFIO driver"
+
+
+def break_udev(host: FakeHost) -> str:
+    host.with_udev()
+    run = host.run
+
+    def failing(argv: Any, **keywords: Any) -> Any:
+        if "--reload" in argv and host.has(rule_path(CARD)):
+            raise PassthroughError("udev is gone.")
+        return run(argv, **keywords)
+
+    host.run = failing  # type: ignore[method-assign]
+    return "udev is gone."
+
+
+@pytest.mark.parametrize("break_host", [break_refusal, break_other_driver, break_udev])
+def test_a_failure_half_way_is_rolled_back(tmp_path: Path, break_host: Any) -> None:
+    host = x86_card(tmp_path)
+    host.write(MODULES_LOAD, "loop\n")
+    before = host.manifest()
+    sentence = break_host(host)
+    with pytest.raises(PassthroughError) as caught:
+        bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    assert sentence in caught.value.message
+    assert "All functions have their previous drivers again." in caught.value.message
+    assert caught.value.details["remains"] == []
+    assert host.manifest() == before
+
+
+def test_a_failed_change_of_a_bound_device_keeps_its_files_and_its_record(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    first = options(CARD, consent=frozenset({AUDIO}))
+    bind_gpus(host, first)
+    before = host.manifest()
+    host.refuses.add("Odd-Driver")
+    with pytest.raises(PassthroughError, match="All functions have their previous drivers again"):
+        bind_gpus(host, options(CARD, driver="odd_module", consent=frozenset({AUDIO})))
+    assert host.manifest() == before
+
+
+def test_files_that_were_changed_before_the_failure_are_put_back(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    host.with_udev()
+    bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    host.remove(rule_path(AUDIO))
+    before = host.manifest()
+    run = host.run
+
+    def failing(argv: Any, **keywords: Any) -> Any:
+        if "--reload" in argv:
+            raise PassthroughError("udev is gone.")
+        return run(argv, **keywords)
+
+    host.run = failing  # type: ignore[method-assign]
+    with pytest.raises(PassthroughError, match="Not everything could be put back: udev is gone."):
+        bind_gpus(host, options(CARD, driver="odd_module", consent=frozenset({AUDIO})))
+    assert host.manifest() == before
+
+
+def test_a_file_that_cannot_be_put_back_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = x86_card(tmp_path)
+    bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    host.refuses.add("Odd-Driver")
+    host.remove(MODULES_LOAD)
+
+    def read_only(*_arguments: Any, **_keywords: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    host.load("odd_module")
+    save = "ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.rollback.save_record"
+    monkeypatch.setattr(save, read_only)
+    with pytest.raises(PassthroughError, match="could be put back: .*Read-only file system"):
+        bind_gpus(host, options(CARD, driver="odd_module", consent=frozenset({AUDIO})))
+    assert (host.driver(CARD), host.driver(AUDIO)) == ("vfio-pci", "vfio-pci")
+
+
+def test_a_new_group_without_consent_is_undone_at_once(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    host.add_function(GPU)
+    host.add_function("0009:02:00.0", device="1533", vendor="8086", class_code="020000")
+    host.late_groups[GPU] = (9, [GPU, "0009:02:00.0"])
+    before = host.manifest()
+    with pytest.raises(PassthroughError, match=r"also has 0009:02:00.0 \(8086:1533, other\)"):
+        bind_gpus(host, options(GPU))
+    assert host.manifest() == before
+
+
+def test_a_group_that_never_comes(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    host.add_function(GPU)
+    with pytest.raises(PassthroughError, match="still in no IOMMU group after it was bound"):
+        bind_gpus(host, options(GPU))
+    assert host.driver(GPU) is None
+
+
+def test_what_cannot_be_put_back_is_said(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    host.refuses |= {"vfio-pci", "nouveau"}
+    with pytest.raises(PassthroughError) as caught:
+        bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    assert "Not everything could be put back" in caught.value.message
+    assert len(caught.value.details["remains"]) == 1
+    assert host.driver(AUDIO) == "snd_hda_intel"
+    assert load_record(host, CARD) is not None
+    assert load_record(host, AUDIO) is None
+
+
+def test_an_unbind_that_blocks_ends_in_time(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    host.blocks.add("nouveau")
+    with pytest.raises(PassthroughError, match="did not end within 1 seconds"):
+        bind_gpus(host, options(CARD, consent=frozenset({AUDIO}), timeout=1))
+    assert (host.driver(CARD), host.driver(AUDIO)) == ("nouveau", "snd_hda_intel")
