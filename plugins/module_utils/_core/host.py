@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import stat
 import subprocess
 import tempfile
@@ -166,21 +167,31 @@ class Host:
         program = argv[0] if argv[0].startswith("/") else self.which(argv[0])
         if program is None:
             raise CommandError(f"The program {argv[0]} is not installed on this host.", program=argv[0])
-        environment = {"PATH": _SYSTEM_PATH, "LC_ALL": "C.UTF-8", "HOME": os.environ.get("HOME", "/root")}
-        try:
-            done = subprocess.run([self.path(program), *argv[1:]], stdin=subprocess.DEVNULL, capture_output=True,
-                                  timeout=timeout, env=environment, cwd=cwd, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise CommandError(f"{' '.join(argv)} did not end within {timeout:.0f} seconds.",
-                               argv=list(argv)) from error
-        except OSError as error:
-            raise CommandError(f"{argv[0]} could not be started: {error.strerror}.", argv=list(argv)) from error
-        result = CommandResult(tuple(argv), done.returncode, done.stdout.decode("utf-8", "replace"),
-                               done.stderr.decode("utf-8", "replace"))
+        result = self._run([self.path(program), *argv[1:]], tuple(argv), timeout, cwd)
         if ok and result.rc not in ok:
             raise CommandError(f"{' '.join(argv)} failed with status {result.rc}: {result.last_line()}",
                                argv=list(argv), rc=result.rc, stdout=result.stdout, stderr=result.stderr)
         return result
+
+    @staticmethod
+    def _run(real_argv: list[str], argv: tuple[str, ...], timeout: float, cwd: Optional[str]) -> CommandResult:
+        """The program in a session of its own, so that a time-out ends its children, too."""
+        environment = {"PATH": _SYSTEM_PATH, "LC_ALL": "C.UTF-8", "HOME": os.environ.get("HOME", "/root")}
+        try:
+            process = subprocess.Popen(real_argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                       stderr=subprocess.PIPE, env=environment, cwd=cwd, start_new_session=True)
+        except OSError as error:
+            raise CommandError(f"{argv[0]} could not be started: {error.strerror}.", argv=list(argv)) from error
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            raise CommandError(f"{' '.join(argv)} did not end within {timeout:.0f} seconds.",
+                               argv=list(argv)) from error
+        return CommandResult(argv, process.returncode, stdout.decode("utf-8", "replace"),
+                             stderr.decode("utf-8", "replace"))
 
     def kernel_release(self) -> str:
         """``uname -r`` of the host; in a test tree the content of /proc/sys/kernel/osrelease."""

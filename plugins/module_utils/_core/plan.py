@@ -129,8 +129,8 @@ def apply_step(host: Host, step: Step, journal: Optional[Journal]) -> None:
 def apply_plan(host: Host, plan: Plan, journal: Optional[Journal] = None) -> list[str]:
     """Carries out all steps in order and returns what was done.
 
-    A step that fails raises PassthroughError with ``actions`` (done so far) in its details, so that the operator
-    sees where the host stands.
+    A step that fails raises PassthroughError with ``actions`` (done so far) and ``changed`` in its details, so that
+    the operator sees where the host stands.
     """
     done: list[str] = []
     for step in plan.steps:
@@ -138,8 +138,10 @@ def apply_plan(host: Host, plan: Plan, journal: Optional[Journal] = None) -> lis
             apply_step(host, step, journal)
         except PassthroughError as error:
             error.details.setdefault("actions", list(done))
+            error.details.setdefault("changed", bool(done))
             raise
         except OSError as error:
-            raise PassthroughError(f"Could not {step.describe()}: {error}.", actions=list(done)) from error
+            raise PassthroughError(f"Could not {step.describe()}: {error}.", actions=list(done),
+                                   changed=bool(done)) from error
         done.append(step.describe())
     return done

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,24 @@ def test_run_returns_both_outputs(tmp_path: Path) -> None:
 def test_run_fails_in_one_sentence(tmp_path: Path, text: str, timeout: float, message: str) -> None:
     with pytest.raises(CommandError, match=message):
         program(tmp_path, "tool", text).run(["tool"], timeout=timeout)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_time_out_ends_the_children_of_the_program_too(tmp_path: Path) -> None:
+    host = program(tmp_path, "tool", f"sleep 60 & echo $! > {tmp_path}/child; wait")
+    with pytest.raises(CommandError, match="did not end within"):
+        host.run(["tool"], timeout=0.5)
+    child = int((tmp_path / "child").read_text())
+    deadline = time.monotonic() + 10
+    while is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(child)
 
 
 def test_run_names_a_program_that_is_not_installed(tmp_path: Path) -> None:

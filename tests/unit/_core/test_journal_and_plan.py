@@ -85,7 +85,7 @@ def test_failure_half_way_says_what_was_done(host: Host) -> None:
     change = plans.Plan({}, {}, (plans.WriteFile("/etc/a", b"1"), plans.Call("explode", explode)))
     with pytest.raises(PassthroughError, match="It broke") as caught:
         plans.apply_plan(host, change, Journal(host, "host"))
-    assert caught.value.details["actions"] == ["write /etc/a"]
+    assert caught.value.details == {"actions": ["write /etc/a"], "changed": True}
 
 
 def test_file_step_without_a_journal_is_refused(host: Host) -> None:
