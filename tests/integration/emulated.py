@@ -42,19 +42,21 @@ class EmulatedHost:
     def module(self, module: str, arguments: dict[str, Any], *extra: str) -> dict[str, Any]:
         """The result of one module of the collection, failed or not."""
         argv = [str(Path(sys.executable).parent / "ansible"), "-i", str(self.inventory), self.name,
-                "-m", f"nvgrace.passthrough.{module}", "-a", json.dumps(arguments), *extra]
+                "-m", f"nvgrace.passthrough.{module}", *extra]
+        if arguments:
+            argv += ["-a", json.dumps(arguments)]
         environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".build"), "ANSIBLE_NOCOLOR": "1",
                        "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_PIPELINING": "true"}
         done = subprocess.run(argv, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
-        _head, arrow, body = done.stdout.partition("=> ")
+        head, arrow, body = done.stdout.partition("=> ")
         assert arrow, f"no result: {done.stdout}{done.stderr}"
         result: dict[str, Any] = json.loads(body)
-        return result
+        return {**result, "failed": "FAILED" in head}
 
     def refusal(self, module: str, arguments: dict[str, Any], *extra: str) -> str:
         """The one sentence with which a module refuses. A result that changed or did not fail fails the test."""
         result = self.module(module, arguments, *extra)
-        assert result.get("failed"), f"not refused: {result}"
+        assert result["failed"], f"not refused: {result}"
         assert not result.get("changed"), result
         message: str = result["msg"]
         assert "Traceback" not in message and "\n" not in message.strip(), message

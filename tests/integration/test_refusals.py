@@ -58,12 +58,17 @@ def test_kernel_headers_missing(shared_group_host: EmulatedHost, manifest_before
 
 
 def test_libvirt_missing(shared_group_host: EmulatedHost, manifest_before: dict[str, Any]) -> None:
-    shared_group_host.script("mv /usr/bin/virsh /root/virsh-away")
+    vm = {"name": "tenant", "vcpus": 1, "memory": "512MiB", "gpus": 1}
+    gpus = shared_group_host.module("gpu_info", {"gpus": [{"address": GPU}]})["gpus"]
+    shared_group_host.script("mv /usr/bin/virsh /root/virsh-away; mv /usr/sbin/libvirtd /root/libvirtd-away")
     try:
-        message = shared_group_host.refusal("domain_xml", {"state": "absent", "vm": {"name": "nothing"}})
+        facts = shared_group_host.module("host_info", {})["host"]
+        checks = {check["id"]: check for check in facts["checks"]}
+        message = shared_group_host.refusal("domain_xml", {"vm": vm, "host": facts, "gpus": gpus, "regions": []})
     finally:
-        shared_group_host.script("mv /root/virsh-away /usr/bin/virsh")
-    assert "virsh" in message and "install" in message.lower()
+        shared_group_host.script("mv /root/virsh-away /usr/bin/virsh; mv /root/libvirtd-away /usr/sbin/libvirtd")
+    assert checks["libvirt-present"]["status"] == "fail" and checks["libvirt-present"]["remedy"]
+    assert re.search(r"libvirt|virsh", message)
 
 
 def test_nothing_was_changed(shared_group_host: EmulatedHost, manifest_before: dict[str, Any]) -> None:
