@@ -19,13 +19,13 @@ setup:
 	@tests/setup
 
 demo: setup  ## the whole way on an emulated Grace host (root, 12 GB of disk, 20 minutes first, 5 later); GUEST=1 starts a VM
-	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest) $(if $(KERNEL),--kernel $(KERNEL)) $(if $(ARCH),--arch $(ARCH))
+	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest)
 
 test: setup  ## everything that guards the main job (root, 12 GB of disk, 40 minutes first, 20 later)
 	@$(BIN)/python tests/run lint unit kmod package molecule refusals
 
 test-all: setup  ## all of test, and what takes too long for it
-	@$(BIN)/python tests/run lint unit kmod package molecule refusals matrix
+	@$(BIN)/python tests/run lint unit kmod package molecule refusals behaviour matrix
 
 lint: setup  ## what can be said without running it
 	@$(BIN)/python tests/run lint

@@ -143,14 +143,13 @@ def demo(options: argparse.Namespace) -> None:
     check_machine()
     WORK.mkdir(parents=True, exist_ok=True)
     watch = Stopwatch()
-    choice = ["--arch", options.arch, "--kernel", options.kernel, "--product", options.product]
     with watch.part("image", "image of the emulated host (built once, then taken from the cache)"):
-        lab("build", "--arch", options.arch, "--kernel", options.kernel)
-    with watch.part("boot", f"boot of the emulated host {NAME} ({options.product}, {options.arch})"):
+        lab("build")
+    with watch.part("boot", f"boot of the emulated host {NAME} ({options.product})"):
         if is_running():
             print(f"{NAME} runs already; tests/lab/lab stop {NAME} ends it.")
         else:
-            lab("start", NAME, *choice)
+            lab("start", NAME, "--product", options.product)
     with watch.part("site.yml", "site.yml: check, configure, build, bind, verify, define"):
         run_site()
     show_result()
@@ -166,8 +165,6 @@ def demo(options: argparse.Namespace) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", default="arm64", choices=("arm64", "amd64"))
-    parser.add_argument("--kernel", default="7.3")
     parser.add_argument("--product", default="gh200-120gb")
     parser.add_argument("--guest", action="store_true", help="start the domain with a guest that prints its BARs")
     try:
