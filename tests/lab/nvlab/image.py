@@ -183,6 +183,7 @@ def build_image(target: Path, arch: Arch, kernel: Kernel, emulator: Emulator, ke
     release = _kernel_release(root, kernel)
     with step("make the tiny guest and the disk"):
         tiny = tiny_initramfs((root / "usr/bin/busybox").read_bytes())
+        (root / TINY_ARCHIVE).parent.mkdir(parents=True, exist_ok=True)
         (root / TINY_ARCHIVE).write_bytes(tiny)
         (target / "tiny.cpio.gz").write_bytes(tiny)
         shutil.copy(root / "boot" / f"vmlinuz-{release}", target / "vmlinuz")
