@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,11 @@ def test_a_killed_build_leaves_no_process(tmp_path: Path) -> None:
     child = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], env=environment, stdout=subprocess.PIPE)
     other = subprocess.Popen(["sleep", "60"], env={**environment, processes.BUILD_MARK: f"{target}2"})
     grandchild = int(child.stdout.readline())
-    assert {process.pid for process in processes.of_build(target)} == {child.pid, grandchild}
+    # A process that is just being started has no environment to read yet.
+    deadline = time.monotonic() + 10
+    while len(found := {process.pid for process in processes.of_build(target)}) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert found == {child.pid, grandchild}
     processes.end_build(target)
     assert processes.of_build(target) == []
     assert other.poll() is None
