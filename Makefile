@@ -18,10 +18,10 @@ help:  ## this list
 setup:
 	@tests/setup
 
-demo: setup  ## the whole way on an emulated Grace host (root, 12 GB of disk, 20 minutes first, 5 later); GUEST=1 starts a VM
+demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 minutes first, 3 later); GUEST=1 starts a VM
 	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest)
 
-test: setup  ## everything that guards the main job (root, 12 GB of disk, 40 minutes first, 20 later)
+test: setup  ## everything that guards the main job (root, 6 GB of disk, 15 minutes first, 10 later)
 	@$(BIN)/python tests/run lint unit kmod package molecule refusals
 
 test-all: setup  ## all of test, and what takes too long for it
