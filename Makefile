@@ -22,7 +22,7 @@ demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 
 	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest)
 
 test: setup  ## everything that guards the main job (root, 6 GB of disk, 15 minutes first, 10 later)
-	@$(BIN)/python tests/run lint unit kmod package molecule refusals
+	@$(BIN)/python tests/run lint unit kmod package molecule refusals behaviour
 
 test-all: setup  ## all of test, and what takes too long for it
 	@$(BIN)/python tests/run lint unit kmod package molecule refusals behaviour matrix
