@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.journal import STATE_DIR, Journal
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.record import BindingRecord, save_record
@@ -22,7 +23,8 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.record i
 ADDRESS = "0009:01:00.0"
 SCHEMA = Path(__file__).parents[3] / "docs" / "schemas" / "record.schema.json"
 ENTRY: dict[str, Any] = {
-    "address": ADDRESS, "driver": "nvgrace_gpu_vfio_pci", "srcversion": "260EBF14", "api": "group", "layout": "mainline",
+    "address": ADDRESS, "driver": "nvgrace_gpu_vfio_pci", "srcversion": "260EBF14", "api": "group",
+    "layout": "mainline",
     "verdict": "ok", "reasons": [], "verified_at": "2026-01-01T00:00:00Z", "from_record": False,
     "memory": {"expected": 4096, "seen": 4096, "source": "expected_memory"},
     "regions": [{"index": 4, "name": "BAR4", "role": "usemem", "reported": 4096, "actual": 4096, "flags": ["read"],
