@@ -21,7 +21,7 @@ setup:
 demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 minutes first, 3 later); GUEST=1 starts a VM
 	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest)
 
-test: setup  ## everything that guards the main job (root, 6 GB of disk, 15 minutes first, 10 later)
+test: setup  ## everything that guards the main job (root, 6 GB of disk, 20 minutes first, 15 later)
 	@$(BIN)/python tests/run lint unit kmod package molecule refusals behaviour
 
 test-all: setup  ## all of test, and what takes too long for it
