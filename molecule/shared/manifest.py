@@ -21,7 +21,7 @@ TREES = ("/etc", "/boot", "/lib/modules", "/usr/src", "/var/lib/dkms", "/var/lib
 EXCLUDED = {
     "/etc/resolv.conf": "written by the network, not by the collection",
     "/etc/adjtime": "written by the clock at shutdown",
-    "/var/lib/dkms/mok.key": "DKMS makes its signing key at the first build; keys stay (restore_purge removes them)",
+    "/var/lib/dkms/mok.key": "DKMS makes its signing key at the first build; keys stay, restore lists them",
     "/var/lib/dkms/mok.pub": "the certificate of that key",
 }
 EXCLUDED_PREFIXES = {
