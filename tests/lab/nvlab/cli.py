@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from . import check, clean, lifecycle, report, state
+from . import check, clean, gpuserver, lifecycle, report, state
 from .cache import Cache, default_root
 from .errors import LabError, UsageError
 from .machine import require_root
-from .products import PRODUCTS
+from .products import PRODUCTS, fault_names
 from .recipe import ARCHES, KERNELS
 from .spec import Spec, check_name, make_spec
 from .steps import say, step
@@ -131,8 +131,7 @@ def _add_spec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--product", default="gh200-120gb", help=f"{', '.join(PRODUCTS)} (default: gh200-120gb)")
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="number of GPUs (default: 1)")
     parser.add_argument("--fault", action="append", default=[],
-                        help="no-properties, size-zero, range-in-ram, c2c-down, ready-after=SECONDS or no-iommu; "
-                             "repeatable, for all GPUs")
+                        help=f"{', '.join(fault_names())}; repeatable, for all GPUs")
 
 
 def _parser() -> Parser:
@@ -162,7 +161,7 @@ def _parser() -> Parser:
     inventory = verb("inventory", _inventory, "print an Ansible inventory of running hosts", named=False)
     inventory.add_argument("names", nargs="*", metavar="NAME")
     verb("check", _check, "check that the host is what it should be")
-    gpu = verb("gpu", _gpu, "ask or tell a GPU: state, ready, not-ready, ready-after SECONDS")
+    gpu = verb("gpu", _gpu, f"ask or tell a GPU: {gpuserver.REQUESTS}")
     gpu.add_argument("index", type=int)
     gpu.add_argument("request", nargs="+")
     verb("clean", _clean, "stop every host and remove the whole cache", named=False)

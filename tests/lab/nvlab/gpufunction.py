@@ -4,15 +4,15 @@
 
 from __future__ import annotations
 
-import math
 import struct
 import threading
 import time
 from collections.abc import Callable
 
+from .pciconfig import CXL_RANGE_STATUS, ConfigSpace, gpu_config
 from .pciconfig import SIZE as CONFIG_SIZE
-from .pciconfig import ConfigSpace, gpu_config
 from .products import VENDOR, Product
+from .readiness import CxlStatus, Delay
 
 BAR0, BAR2, CONFIG = 0, 2, 7  # VFIO_PCI_*_REGION_INDEX
 C2C_LINK = 0x1498       # reads 0xFF when the NVLink-C2C link is up
@@ -32,10 +32,9 @@ class GpuFunction:
         self.resets = 0
         self._index = index
         self._log = log
-        self._clock = clock
         self._lock = threading.RLock()
-        self._reset_delay = 0.0
-        self._ready_at = 0.0
+        self._memory_ready = Delay(clock)
+        self._cxl = CxlStatus(clock) if product.cxl else None
         self._load_registers()
 
     def _load_registers(self) -> None:
@@ -43,35 +42,44 @@ class GpuFunction:
         struct.pack_into("<I", self._memory[BAR0], 0, CHIP_ID)
         bars = {BAR0: self.product.bar0, BAR2: self.product.bar2}
         self._config: ConfigSpace = gpu_config(VENDOR, self.product.device_id, bars, SERIAL + self._index,
-                                               self.product.dvsec_flags)
+                                               self.product.dvsec_flags, self._cxl is not None)
 
-    def ready(self) -> bool:
-        """Return whether the readiness registers read 0xFF now."""
-        return self._clock() >= self._ready_at
-
-    def become_ready(self) -> None:
-        """Be ready now and right after every reset."""
-        self._set_readiness(0.0)
-
-    def become_not_ready(self) -> None:
-        """Never be ready, whatever resets come, until told otherwise: what a C2C link that is down looks like."""
-        self._set_readiness(math.inf)
-
-    def become_ready_after(self, seconds: float) -> None:
-        """Be ready ``seconds`` from now and from every reset."""
-        self._set_readiness(seconds)
-
-    def _set_readiness(self, delay: float) -> None:
+    def set_ready_delay(self, seconds: float) -> None:
+        """Be ready ``seconds`` from now and from every reset; math.inf is what a C2C link that is down looks like."""
         with self._lock:
-            self._reset_delay = delay
-            self._ready_at = self._clock() + delay
-        self._log(f"readiness delay {delay:g} s")
+            self._memory_ready.set(seconds)
+        self._log(f"readiness delay {seconds:g} s")
+
+    def set_info_delay(self, seconds: float) -> None:
+        """Have valid CXL range information ``seconds`` from now and from every reset; math.inf is never."""
+        with self._lock:
+            self._require_cxl().info.set(seconds)
+        self._log(f"CXL information delay {seconds:g} s")
+
+    def set_timeout_code(self, code: int) -> None:
+        """Set the three bits that say how long the memory may take to become active."""
+        with self._lock:
+            self._require_cxl().timeout_code = code
+        self._log(f"CXL time-out code {code}")
+
+    def set_answering(self, answers: bool) -> None:
+        """Answer reads of the CXL status or, as a function that has gone does, with all ones."""
+        with self._lock:
+            self._require_cxl().answers = answers
+        self._log("CXL status answers" if answers else "CXL status reads as all ones")
+
+    def _require_cxl(self) -> CxlStatus:
+        if self._cxl is None:
+            raise ValueError(f"{self.product.name} has no CXL DVSEC")
+        return self._cxl
 
     def reset(self, cause: str) -> None:
         """Return every register to its reset state and start the readiness delay again."""
         with self._lock:
             self.resets += 1
-            self._ready_at = self._clock() + self._reset_delay
+            self._memory_ready.restart()
+            if self._cxl is not None:
+                self._cxl.info.restart()
             self._load_registers()
         self._log(f"reset by {cause}")
 
@@ -79,10 +87,13 @@ class GpuFunction:
         """Return ``count`` bytes of a region. Raises ValueError outside of it."""
         with self._lock:
             if region == CONFIG:
+                if self._cxl is not None:
+                    self._config.put("I", CXL_RANGE_STATUS, self._cxl.dword(self._memory_ready.over()))
                 return self._config.read(offset, count)
             memory = self._bounded(region, offset, count)
-            if region == BAR0:
-                status = READY if self.ready() else 0
+            # A function with a CXL DVSEC has no C2C registers: what is read there is what was written.
+            if region == BAR0 and self._cxl is None:
+                status = READY if self._memory_ready.over() else 0
                 for register in (C2C_LINK, HBM_TRAINING):
                     struct.pack_into("<I", memory, register, status)
             data = bytes(memory[offset:offset + count])
@@ -110,6 +121,8 @@ class GpuFunction:
     def describe(self) -> dict[str, object]:
         """Return the state for the control socket; times in seconds."""
         with self._lock:
-            wait = max(0.0, self._ready_at - self._clock())
-            return {"ready": self.ready(), "resets": self.resets,
-                    "ready_in": None if math.isinf(wait) else round(wait, 3)}
+            state: dict[str, object] = {"ready": self._memory_ready.over(), "resets": self.resets,
+                                        "ready_in": self._memory_ready.remaining()}
+            if self._cxl is not None:
+                state["cxl"] = self._cxl.describe()
+            return state

@@ -2,23 +2,26 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 """The process that plays one GPU: a vfio-user socket for QEMU and a control socket for tests.
 
-The control socket takes one line a request (ready, not-ready, ready-after SECONDS, state) and answers one line of JSON.
+The control socket takes one line a request and answers one line of JSON: the state after it, or an error.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import socket
 import socketserver
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from .errors import LabError, UsageError
 from .gpufunction import GpuFunction
 from .products import PRODUCTS
+from .readiness import TIMEOUT_CODES
 from .vfiouser import Session
 
 
@@ -32,17 +35,54 @@ class Log:
         self._file.write(f"{time.time():.3f} {text}\n")
 
 
+REQUESTS = ("state, ready, not-ready or ready-after SECONDS, and with a CXL DVSEC info-valid, info-invalid, "
+            "info-valid-after SECONDS, timeout-code 0 to 7, silent or answering")
+
+
+def _seconds(word: str) -> float:
+    if not word.replace(".", "", 1).isdecimal():
+        raise ValueError(f"{word!r} is no number of seconds")
+    return float(word)
+
+
+def _timeout_code(word: str) -> int:
+    if not word.isdecimal() or int(word) >= TIMEOUT_CODES:
+        raise ValueError(f"{word!r} is no time-out code from 0 to {TIMEOUT_CODES - 1}")
+    return int(word)
+
+
+# A request's first word -> what it does, without and with one more word.
+PLAIN: Mapping[str, Callable[[GpuFunction], None]] = {
+    "state": lambda function: None,
+    "ready": lambda function: function.set_ready_delay(0),
+    "not-ready": lambda function: function.set_ready_delay(math.inf),
+    "info-valid": lambda function: function.set_info_delay(0),
+    "info-invalid": lambda function: function.set_info_delay(math.inf),
+    "silent": lambda function: function.set_answering(False),
+    "answering": lambda function: function.set_answering(True),
+}
+WITH_VALUE: Mapping[str, Callable[[GpuFunction, str], None]] = {
+    "ready-after": lambda function, word: function.set_ready_delay(_seconds(word)),
+    "info-valid-after": lambda function, word: function.set_info_delay(_seconds(word)),
+    "timeout-code": lambda function, word: function.set_timeout_code(_timeout_code(word)),
+}
+
+
+def _carry_out(function: GpuFunction, words: Sequence[str]) -> None:
+    if len(words) == 1 and words[0] in PLAIN:
+        PLAIN[words[0]](function)
+    elif len(words) == 2 and words[0] in WITH_VALUE:
+        WITH_VALUE[words[0]](function, words[1])
+    else:
+        raise ValueError(f"unknown request {' '.join(words)!r}")
+
+
 def control(function: GpuFunction, request: str) -> dict[str, object]:
     """Carry out one request of the control socket and return the answer."""
-    words = request.split()
-    if words == ["ready"]:
-        function.become_ready()
-    elif words == ["not-ready"]:
-        function.become_not_ready()
-    elif len(words) == 2 and words[0] == "ready-after" and words[1].replace(".", "", 1).isdecimal():
-        function.become_ready_after(float(words[1]))
-    elif words != ["state"]:
-        return {"error": f"unknown request {request.strip()!r}"}
+    try:
+        _carry_out(function, request.split())
+    except ValueError as error:
+        return {"error": str(error)}
     return function.describe()
 
 
@@ -57,7 +97,7 @@ def ask(path: Path, request: str) -> dict[str, object]:
         except (OSError, ValueError) as error:
             raise LabError(f"The GPU server at {path} does not answer ({error}).") from error
     if "error" in answer:
-        raise UsageError(f"The GPU answers: {answer['error']}; try state, ready, not-ready or ready-after SECONDS.")
+        raise UsageError(f"The GPU answers: {answer['error']}; try {REQUESTS}.")
     return answer
 
 

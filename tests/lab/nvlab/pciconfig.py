@@ -17,7 +17,9 @@ INTERRUPT_LINE = 0x3C
 PM, MSI, EXPRESS = 0x40, 0x48, 0x60  # where the capabilities lie
 DEVICE_CONTROL = EXPRESS + 0x08
 FLR_BYTE, FLR_BIT = DEVICE_CONTROL + 1, 0x80  # bit 15 of Device Control: Initiate Function Level Reset
-SERIAL_NUMBER, DVSEC = 0x100, 0x110
+SERIAL_NUMBER, DVSEC, CXL_DVSEC = 0x100, 0x110, 0x120
+CXL_VENDOR, CXL_DEVICE = 0x1E98, 0  # of the PCIe DVSEC for CXL Devices (CXL 3.1, 8.1.3)
+CXL_RANGE_STATUS = CXL_DVSEC + 0x1C
 BAR_64BIT_PREFETCHABLE = 0xC
 CLASS_3D_CONTROLLER = 0x0302
 
@@ -57,20 +59,35 @@ def _check(offset: int, count: int) -> None:
         raise ValueError(f"configuration access of {count} bytes at {offset:#x} leaves the space")
 
 
-def gpu_config(vendor: int, device: int, bars: Mapping[int, int], serial: int,
-               dvsec_flags: int | None) -> ConfigSpace:
+def gpu_config(vendor: int, device: int, bars: Mapping[int, int], serial: int, dvsec_flags: int | None,
+               cxl: bool = False) -> ConfigSpace:
     """Return the reset state of a GPU's configuration space. ``bars``: index of a 64-bit BAR -> size in bytes."""
     config = ConfigSpace()
     _header(config, vendor, device, bars)
     _power_management(config)
     _msi(config)
     _express(config)
-    has_dvsec = dvsec_flags is not None
-    config.put("IQ", SERIAL_NUMBER, 0x0003 | 1 << 16 | (DVSEC << 20 if has_dvsec else 0), serial)
+    extended = [SERIAL_NUMBER, *([] if dvsec_flags is None else [DVSEC]), *([CXL_DVSEC] if cxl else [])]
+    following = dict(zip(extended, [*extended[1:], 0], strict=True))
+    config.put("IQ", SERIAL_NUMBER, _extended_header(0x0003, following[SERIAL_NUMBER]), serial)
     if dvsec_flags is not None:
         length, identifier = 0x10, 3
-        config.put("IIHH", DVSEC, 0x0023 | 1 << 16, vendor | 1 << 16 | length << 20, identifier, dvsec_flags)
+        config.put("IIHH", DVSEC, _extended_header(0x0023, following[DVSEC]), vendor | 1 << 16 | length << 20,
+                   identifier, dvsec_flags)
+    if cxl:
+        _cxl_device(config, following[CXL_DVSEC])
     return config
+
+
+def _extended_header(identifier: int, following: int) -> int:
+    return identifier | 1 << 16 | following << 20
+
+
+def _cxl_device(config: ConfigSpace, following: int) -> None:
+    revision, length = 2, 0x3C
+    memory_capable_one_range = 0x0014
+    config.put("IIHH", CXL_DVSEC, _extended_header(0x0023, following), CXL_VENDOR | revision << 16 | length << 20,
+               CXL_DEVICE, memory_capable_one_range)
 
 
 def _header(config: ConfigSpace, vendor: int, device: int, bars: Mapping[int, int]) -> None:

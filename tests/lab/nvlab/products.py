@@ -11,6 +11,8 @@ from .errors import UsageError
 
 MIB = 1 << 20
 GIB = 1 << 30
+PAGE = 4096
+ODD_BYTES = 1000  # what the fault odd-size takes from the size
 VENDOR = 0x10DE
 FIRST_SLOT = 0x10
 MAX_GPUS = 4
@@ -36,6 +38,8 @@ class Product:
     bar2: int = 0
     # u16 at +0xA of NVIDIA's DVSEC 3; bit 0 set: the MIG hardware bug is fixed. None: no such DVSEC, bug assumed.
     dvsec_flags: int | None = None
+    # A CXL Device DVSEC, and no C2C and HBM registers: readiness is told by configuration space.
+    cxl: bool = False
 
 
 PRODUCTS = {product.name: product for product in (
@@ -44,6 +48,9 @@ PRODUCTS = {product.name: product for product in (
     Product("gh200-144gb", 0x2348, 3328 * MIB),
     Product("gb200", 0x2941, 1280 * MIB, bar2=32 * MIB, dvsec_flags=1),
     Product("gb300", 0x31C2, 1792 * MIB, bar2=32 * MIB, dvsec_flags=1),
+    # A stand-in for what comes after Blackwell. The id is not one that a driver lists; the lab does not claim more of
+    # it than the DVSEC.
+    Product("vera-cxl", 0x3041, 1536 * MIB, bar2=32 * MIB, dvsec_flags=1, cxl=True),
 )}
 
 
@@ -54,6 +61,9 @@ class Faults:
     no_properties: bool = False
     size_zero: bool = False
     range_in_ram: bool = False
+    odd_size: bool = False  # the size is no multiple of a page
+    base_in_page: bool = False  # the base is no multiple of a page
+    range_wraps: bool = False  # base + size does not fit into 64 bits
     c2c_down: bool = False
     ready_after: float | None = None  # seconds after the start and after each reset
     no_iommu: bool = False
@@ -93,7 +103,14 @@ class Gpu:
         return f"{VENDOR:04x}:{self.product.device_id:04x}"
 
 
-EXCLUSIVE = (("no_properties", "size_zero", "range_in_ram"), ("c2c_down", "ready_after"))
+EXCLUSIVE = (("no_properties", "size_zero", "range_in_ram", "odd_size", "base_in_page", "range_wraps"),
+             ("c2c_down", "ready_after"))
+
+
+def fault_names() -> list[str]:
+    """Return the faults as the command line names them, with the value that one of them takes."""
+    names = [field.name.replace("_", "-") for field in fields(Faults)]
+    return [f"{name}=SECONDS" if name == "ready-after" else name for name in names]
 
 
 def parse_faults(words: Sequence[str]) -> Faults:
@@ -103,8 +120,7 @@ def parse_faults(words: Sequence[str]) -> Faults:
     for word in words:
         name, _, value = word.partition("=")
         if name not in known:
-            listed = ", ".join(f"{key}=SECONDS" if key == "ready-after" else key for key in known)
-            raise UsageError(f"There is no fault {word!r}; the lab knows {listed}.")
+            raise UsageError(f"There is no fault {word!r}; the lab knows {', '.join(fault_names())}.")
         if name == "ready-after":
             if not value.isdecimal() or not 0 < int(value) <= 3600:
                 raise UsageError(f"The fault {word!r} needs whole seconds from 1 to 3600, as in ready-after=5.")
@@ -146,6 +162,13 @@ def firmware_memory(gpu: Gpu, faults: Faults, arch: str) -> tuple[int, int] | No
         return None
     if faults.range_in_ram:
         return RANGE_IN_RAM_BASE[arch], gpu.product.memory
+    if faults.odd_size:
+        return gpu.memory_base, gpu.product.memory - ODD_BYTES
+    if faults.base_in_page:
+        # The whole range stays within the memory that exists.
+        return gpu.memory_base + PAGE // 2, gpu.product.memory - PAGE
+    if faults.range_wraps:
+        return (1 << 64) - gpu.product.memory // 2, gpu.product.memory
     return gpu.memory_base, 0 if faults.size_zero else gpu.product.memory
 
 

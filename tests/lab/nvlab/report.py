@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from .products import Gpu, firmware_memory
 from .ssh import option_words
 from .state import Lab
 
@@ -15,7 +16,7 @@ COLUMNS = ("NAME", "STATE", "ARCH", "KERNEL", "PRODUCT", "GPUS", "FAULTS", "SSH"
 
 
 def as_data(lab: Lab, key: Path) -> dict[str, object]:
-    """Return a lab as JSON data. Memory base and size are bytes of the real range, whatever the firmware says."""
+    """Return a lab as JSON data, in bytes. ``memory_*`` is the range that exists, ``firmware_*`` what ACPI says."""
     return {
         "name": lab.spec.name,
         "state": lab.state(),
@@ -23,15 +24,20 @@ def as_data(lab: Lab, key: Path) -> dict[str, object]:
         "kernel": lab.spec.kernel.version,
         "product": lab.spec.product.name,
         "faults": lab.spec.faults.words(),
-        "gpus": [{"address": gpu.address, "id": gpu.pci_id, "memory_base": gpu.memory_base,
-                  "memory_size": gpu.product.memory, "nodes": list(gpu.nodes), "log": str(lab.files.gpu_log(gpu))}
-                 for gpu in lab.spec.gpus],
+        "gpus": [_gpu_data(lab, gpu) for gpu in lab.spec.gpus],
         "ssh": {"port": lab.ssh_port, "key": str(key)},
         "accel": lab.accel,
         "pids": {name: process.pid for name, process in lab.processes.items()},
         "console": str(lab.files.console),
         "boot_seconds": lab.boot_seconds,
     }
+
+
+def _gpu_data(lab: Lab, gpu: Gpu) -> dict[str, object]:
+    base, size = firmware_memory(gpu, lab.spec.faults, lab.spec.arch.name) or (None, None)
+    return {"address": gpu.address, "id": gpu.pci_id, "memory_base": gpu.memory_base,
+            "memory_size": gpu.product.memory, "firmware_base": base, "firmware_size": size,
+            "nodes": list(gpu.nodes), "log": str(lab.files.gpu_log(gpu))}
 
 
 def _row(lab: Lab) -> tuple[str, ...]:

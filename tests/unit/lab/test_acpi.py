@@ -91,6 +91,9 @@ def test_package_length_has_an_end() -> None:
     ([], {BASE: 8 * GIB, SIZE: 2560 * MIB}),
     (["size-zero"], {BASE: 8 * GIB, SIZE: 0}),
     (["range-in-ram"], {BASE: 0x60000000, SIZE: 2560 * MIB}),
+    (["odd-size"], {BASE: 8 * GIB, SIZE: 2560 * MIB - 1000}),
+    (["base-in-page"], {BASE: 8 * GIB + 2048, SIZE: 2560 * MIB - 4096}),
+    (["range-wraps"], {BASE: 2**64 - 1280 * MIB, SIZE: 2560 * MIB}),
     (["no-properties"], None),
     (["c2c-down", "no-iommu"], {BASE: 8 * GIB, SIZE: 2560 * MIB}),
 ])

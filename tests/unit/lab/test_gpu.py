@@ -289,6 +289,92 @@ def test_unknown_requests_change_nothing(gh: Rig, request_: str) -> None:
     assert control(gh.gpu, "state") == {"ready": True, "resets": 0, "ready_in": 0.0}
 
 
+CXL_STATUS = 0x1C
+
+
+@pytest.fixture
+def cxl() -> Iterator[Rig]:
+    rig = Rig("vera-cxl")
+    yield rig
+    rig.close()
+
+
+def dvsecs(rig: Rig) -> dict[tuple[int, int], int]:
+    """Return (vendor, DVSEC id) -> offset, walking the extended capabilities as a kernel does."""
+    found, at = {}, 0x100
+    while at:
+        head = rig.client.word(CONFIG, at)
+        if head & 0xFFFF == 0x23:
+            found[struct.unpack("<H2xH", rig.client.read(CONFIG, at + 4, 6))] = at
+        at = head >> 20
+    return found
+
+
+def cxl_status(rig: Rig) -> int:
+    return rig.client.word(CONFIG, dvsecs(rig)[0x1E98, 0] + CXL_STATUS)
+
+
+def test_cxl_dvsec(gh: Rig, gb: Rig, cxl: Rig) -> None:
+    assert [set(dvsecs(rig)) for rig in (gh, gb, cxl)] == [set(), {(0x10DE, 3)}, {(0x10DE, 3), (0x1E98, 0)}]
+    at = dvsecs(cxl)[0x1E98, 0]
+    assert cxl.client.word(CONFIG, at + 4) >> 20 > CXL_STATUS, "the DVSEC is long enough for the register"
+    assert cxl.client.word(CONFIG, at + 8) >> 16 & 0x4, "memory capable"
+
+
+def test_cxl_is_ready_from_the_start_without_c2c_registers(cxl: Rig) -> None:
+    assert cxl_status(cxl) == 0b11
+    assert readiness(cxl) == (0, 0)
+    cxl.client.put(CONFIG, dvsecs(cxl)[0x1E98, 0] + CXL_STATUS, 0)
+    assert cxl_status(cxl) == 0b11, "read-only"
+
+
+def test_cxl_memory_becomes_active_after_each_reset(cxl: Rig) -> None:
+    control(cxl.gpu, "ready-after 5")
+    control(cxl.gpu, "timeout-code 2")
+    for _ in range(2):
+        assert cxl_status(cxl) == 2 << 13 | 0b01
+        cxl.clock.now += 5
+        assert cxl_status(cxl) == 2 << 13 | 0b11
+        cxl.client.call(proto.CMD_RESET)
+
+
+def test_cxl_says_nothing_before_the_information_is_valid(cxl: Rig) -> None:
+    control(cxl.gpu, "timeout-code 7")
+    state = control(cxl.gpu, "info-valid-after 3")
+    assert state["cxl"] == {"info_valid": False, "info_valid_in": 3.0, "timeout_code": 7, "answers": True}
+    assert cxl_status(cxl) == 0
+    cxl.clock.now += 3
+    assert cxl_status(cxl) == 7 << 13 | 0b11
+    cxl.client.call(proto.CMD_RESET)
+    assert cxl_status(cxl) == 0
+    assert control(cxl.gpu, "info-invalid")["cxl"]["info_valid_in"] is None
+    cxl.clock.now += 1e6
+    assert cxl_status(cxl) == 0
+    control(cxl.gpu, "info-valid")
+    assert cxl_status(cxl) == 7 << 13 | 0b11
+
+
+def test_cxl_all_ones(cxl: Rig) -> None:
+    assert control(cxl.gpu, "silent")["cxl"]["answers"] is False
+    assert cxl_status(cxl) == 0xFFFFFFFF
+    cxl.client.call(proto.CMD_RESET)
+    assert cxl_status(cxl) == 0xFFFFFFFF
+    control(cxl.gpu, "answering")
+    assert cxl_status(cxl) == 0b11
+
+
+@pytest.mark.parametrize("request_", ["info-invalid", "info-valid-after 2", "timeout-code 1", "silent", "answering"])
+def test_cxl_requests_need_the_dvsec(gb: Rig, request_: str) -> None:
+    assert control(gb.gpu, request_) == {"error": "gb200 has no CXL DVSEC"}
+
+
+@pytest.mark.parametrize("request_", ["timeout-code 8", "timeout-code x", "timeout-code", "info-valid-after never"])
+def test_bad_cxl_requests_change_nothing(cxl: Rig, request_: str) -> None:
+    before = control(cxl.gpu, "state")
+    assert "error" in control(cxl.gpu, request_)
+    assert control(cxl.gpu, "state") == before
+
+
 def test_physical_bar2_of_blackwell(gb: Rig) -> None:
     gb.client.put(BAR2, (32 << 20) - 4, 0xCAFEF00D)
     assert gb.client.word(BAR2, (32 << 20) - 4) == 0xCAFEF00D

@@ -302,13 +302,21 @@ def test_reports(tmp_path: Path) -> None:
     _, lab = make_lab(tmp_path, gpus=2)
     data = report.as_data(lab, Path("/cache/id"))
     assert data["gpus"][1]["address"] == "0000:00:11.0"
-    assert data["gpus"][1]["memory_base"] == 12 << 30
+    assert data["gpus"][1]["memory_base"] == data["gpus"][1]["firmware_base"] == 12 << 30
     assert (data["state"], data["ssh"], data["boot_seconds"]) == ("running", {"port": 2222, "key": "/cache/id"}, 19.5)
     host = yaml.safe_load(report.inventory([lab], Path("/cache/a: b#c/id")))["all"]["hosts"]["grace"]
     assert (host["ansible_host"], host["ansible_port"], host["ansible_user"]) == ("127.0.0.1", 2222, "root")
     assert host["ansible_ssh_private_key_file"] == "/cache/a: b#c/id"
     assert "UserKnownHostsFile=/dev/null" in host["ansible_ssh_common_args"]
     assert report.table([lab]).splitlines()[1].split()[:3] == ["grace", "running", "arm64"]
+    processes.end(list(lab.processes.values()))
+
+
+@pytest.mark.parametrize(("fault", "size"), [("odd-size", (2560 << 20) - 1000), ("no-properties", None)])
+def test_report_says_what_firmware_says(fault: str, size: int | None, tmp_path: Path) -> None:
+    _, lab = make_lab(tmp_path, faults=[fault])
+    gpu = report.as_data(lab, Path("/cache/id"))["gpus"][0]
+    assert (gpu["memory_size"], gpu["firmware_size"]) == (2560 << 20, size)
     processes.end(list(lab.processes.values()))
 
 

@@ -30,6 +30,7 @@ GOOD = {"name": "grace", "arch": "arm64", "kernel": "7.3", "product": "gh200-120
     ("gh200-144gb", 0x2348, None, 0),
     ("gb200", 0x2941, 1, 32 << 20),
     ("gb300", 0x31C2, 1, 32 << 20),
+    ("vera-cxl", 0x3041, 1, 32 << 20),
 ])
 def test_products(name: str, device: int, flags: int | None, bar2: int) -> None:
     product = find_product(name)
@@ -50,6 +51,9 @@ def test_memory_is_what_the_driver_needs(product) -> None:
     (["size-zero", "no-iommu"], Faults(size_zero=True, no_iommu=True)),
     (["c2c-down", "range-in-ram"], Faults(c2c_down=True, range_in_ram=True)),
     (["ready-after=5"], Faults(ready_after=5.0)),
+    (["odd-size"], Faults(odd_size=True)),
+    (["base-in-page"], Faults(base_in_page=True)),
+    (["range-wraps", "c2c-down"], Faults(range_wraps=True, c2c_down=True)),
 ])
 def test_faults(words: list[str], faults: Faults) -> None:
     assert parse_faults(words) == faults
@@ -63,6 +67,7 @@ def test_faults(words: list[str], faults: Faults) -> None:
     (["ready-after=soon"], "whole seconds"),
     (["ready-after=0"], "whole seconds"),
     (["no-properties", "size-zero"], "no-properties and size-zero contradict"),
+    (["odd-size", "range-wraps"], "odd-size and range-wraps contradict"),
     (["ready-after=5", "c2c-down"], "c2c-down and ready-after contradict"),
 ])
 def test_bad_faults(words: list[str], message: str) -> None:
