@@ -94,6 +94,9 @@ ssize_t nvgrace_config_rw(struct nvgrace_gpu *gpu, char __user *buf,
 		if (ret != piece)
 			break;
 	}
+	/* It may have been a write that switches memory off. */
+	if (iswrite)
+		nvgrace_zap_if_off(gpu);
 	*ppos += done;
 	return done;
 }

@@ -80,6 +80,16 @@ static long nvgrace_ioctl(struct vfio_device *vdev, unsigned int cmd,
 	}
 }
 
+static int nvgrace_feature(struct vfio_device *vdev, u32 flags,
+			   void __user *arg, size_t argsz)
+{
+	int ret = vfio_pci_core_ioctl_feature(vdev, flags, arg, argsz);
+
+	/* It may have been the one that lets the GPU sleep. */
+	nvgrace_zap_if_off(nvgrace_from_vfio(vdev));
+	return ret;
+}
+
 static ssize_t nvgrace_read(struct vfio_device *vdev, char __user *buf,
 			    size_t count, loff_t *ppos)
 {
@@ -94,7 +104,7 @@ static ssize_t nvgrace_read(struct vfio_device *vdev, char __user *buf,
 
 	bar = nvgrace_find_bar(gpu, index);
 	if (bar)
-		return nvgrace_bar_read(bar, buf, count, ppos);
+		return nvgrace_bar_rw(bar, buf, count, ppos, false);
 	return vfio_pci_core_read(vdev, buf, count, ppos);
 }
 
@@ -113,7 +123,8 @@ static ssize_t nvgrace_write(struct vfio_device *vdev, const char __user *buf,
 
 	bar = nvgrace_find_bar(gpu, index);
 	if (bar)
-		return nvgrace_bar_write(bar, buf, count, ppos);
+		return nvgrace_bar_rw(bar, (char __user *)buf, count, ppos,
+				      true);
 	return vfio_pci_core_write(vdev, buf, count, ppos);
 }
 
@@ -156,7 +167,6 @@ static ssize_t nvgrace_write(struct vfio_device *vdev, const char __user *buf,
 	.name = KBUILD_MODNAME,						\
 	.init = vfio_pci_core_init_dev,					\
 	.release = vfio_pci_core_release_dev,				\
-	.device_feature = vfio_pci_core_ioctl_feature,			\
 	.request = vfio_pci_core_request,				\
 	.match = vfio_pci_core_match,					\
 	NVGRACE_TOKEN_OPS						\
@@ -169,6 +179,7 @@ static const struct vfio_device_ops nvgrace_ops = {
 	.open_device = nvgrace_open_device,
 	.close_device = nvgrace_close_device,
 	.ioctl = nvgrace_ioctl,
+	.device_feature = nvgrace_feature,
 #ifdef NVGRACE_OP_GET_REGION_INFO_CAPS
 	.get_region_info_caps = nvgrace_region_info,
 #endif
@@ -194,6 +205,7 @@ static const struct vfio_device_ops nvgrace_plain_ops = {
 	.open_device = nvgrace_plain_open_device,
 	.close_device = vfio_pci_core_close_device,
 	.ioctl = vfio_pci_core_ioctl,
+	.device_feature = vfio_pci_core_ioctl_feature,
 #ifdef NVGRACE_OP_GET_REGION_INFO_CAPS
 	.get_region_info_caps = vfio_pci_ioctl_get_region_info,
 #endif
@@ -223,7 +235,19 @@ static int nvgrace_init_gpu(struct nvgrace_gpu *gpu, u64 base, u64 length)
 	ret = nvgrace_set_layout(gpu, nvgrace_layout_kind, base, length);
 	if (ret)
 		return ret;
-	return nvgrace_ready_init(gpu);
+	ret = nvgrace_zap_init(gpu);
+	if (ret)
+		return ret;
+	ret = nvgrace_ready_init(gpu);
+	if (ret)
+		nvgrace_zap_exit(gpu);
+	return ret;
+}
+
+static void nvgrace_exit_gpu(struct nvgrace_gpu *gpu)
+{
+	nvgrace_ready_exit(gpu);
+	nvgrace_zap_exit(gpu);
 }
 
 static struct nvgrace_gpu *nvgrace_alloc(struct pci_dev *pdev)
@@ -268,7 +292,7 @@ static int nvgrace_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	dev_set_drvdata(&pdev->dev, &gpu->core);
 	ret = vfio_pci_core_register_device(&gpu->core);
 	if (ret) {
-		nvgrace_ready_exit(gpu);
+		nvgrace_exit_gpu(gpu);
 		vfio_put_device(&gpu->core.vdev);
 	}
 	return ret;
@@ -280,25 +304,29 @@ static void nvgrace_remove(struct pci_dev *pdev)
 	struct nvgrace_gpu *gpu = nvgrace_from_vfio(&core->vdev);
 
 	vfio_pci_core_unregister_device(core);
-	nvgrace_ready_exit(gpu);
+	nvgrace_exit_gpu(gpu);
 	vfio_put_device(&core->vdev);
 }
 
-/*
- * Before and after: between the two a reset that did not come through VFIO,
- * and so does not hold memory_lock, is under way.
- */
-static void nvgrace_reset_seen(struct pci_dev *pdev)
+static void nvgrace_reset_prepare(struct pci_dev *pdev)
 {
 	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
 
 	if (core)
-		nvgrace_note_reset(nvgrace_from_vfio(&core->vdev));
+		nvgrace_reset_begins(nvgrace_from_vfio(&core->vdev));
+}
+
+static void nvgrace_reset_done(struct pci_dev *pdev)
+{
+	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
+
+	if (core)
+		nvgrace_reset_ends(nvgrace_from_vfio(&core->vdev));
 }
 
 static const struct pci_error_handlers nvgrace_err_handlers = {
-	.reset_prepare = nvgrace_reset_seen,
-	.reset_done = nvgrace_reset_seen,
+	.reset_prepare = nvgrace_reset_prepare,
+	.reset_done = nvgrace_reset_done,
 	.error_detected = vfio_pci_core_aer_err_detected,
 };
 
@@ -328,6 +356,8 @@ static struct pci_driver nvgrace_driver = {
 
 static int __init nvgrace_module_init(void)
 {
+	int ret;
+
 	nvgrace_layout_kind = match_string(nvgrace_layouts,
 					   ARRAY_SIZE(nvgrace_layouts), layout);
 	if (nvgrace_layout_kind < 0) {
@@ -335,13 +365,21 @@ static int __init nvgrace_module_init(void)
 		       layout);
 		return -EINVAL;
 	}
-	return pci_register_driver(&nvgrace_driver);
+
+	ret = nvgrace_zap_module_init();
+	if (ret)
+		return ret;
+	ret = pci_register_driver(&nvgrace_driver);
+	if (ret)
+		nvgrace_zap_module_exit();
+	return ret;
 }
 module_init(nvgrace_module_init);
 
 static void __exit nvgrace_module_exit(void)
 {
 	pci_unregister_driver(&nvgrace_driver);
+	nvgrace_zap_module_exit();
 }
 module_exit(nvgrace_module_exit);
 

@@ -63,7 +63,8 @@ static vm_fault_t nvgrace_huge_fault(struct vm_fault *vmf, unsigned int order)
 		return VM_FAULT_FALLBACK;
 
 	down_read(&core->memory_lock);
-	if (nvgrace_is_ready(bar->gpu)) {
+	/* A GPU that sleeps is not waited for: the insertion refuses. */
+	if (core->pm_runtime_engaged || nvgrace_is_ready(bar->gpu)) {
 		ret = nvgrace_insert_pfn(core, vmf, pfn, order);
 		up_read(&core->memory_lock);
 		return ret;
@@ -103,7 +104,7 @@ struct nvgrace_bar *nvgrace_vma_bar(struct vm_area_struct *vma)
  * @vma: the mapping to be
  *
  * Return: 0; -EINVAL for a private mapping and for one that ends after the
- * memory, -EOVERFLOW when its end wraps.
+ * memory, -EOVERFLOW when its end wraps, -ENOMEM.
  */
 int nvgrace_mmap(struct vfio_device *vdev, struct vm_area_struct *vma)
 {
@@ -123,6 +124,9 @@ int nvgrace_mmap(struct vfio_device *vdev, struct vm_area_struct *vma)
 				 (u64)(vma->vm_pgoff & NVGRACE_PGOFF_MASK)
 					<< PAGE_SHIFT,
 				 vma->vm_end - vma->vm_start);
+	if (ret)
+		return ret;
+	ret = nvgrace_zap_track(bar->gpu, vma);
 	if (ret)
 		return ret;
 

@@ -54,6 +54,8 @@ struct nvgrace_bar {
  * @bar0: the registers that tell when the GPU is ready, NULL with a CXL
  *	Device DVSEC
  * @cxl_dvsec: config space position of the CXL Device DVSEC, or 0
+ * @resetting: a reset of the function has begun and has not ended
+ * @inode: what mappings are made from on kernels where a VFIO device has none
  * @resets: changes with every reset; the other two are compared with it
  * @ready_after: value of @resets for which the GPU was last seen ready
  * @gave_up_after: value of @resets for which a wait last ended in -ETIME
@@ -71,6 +73,10 @@ struct nvgrace_gpu {
 	struct mutex map_lock;
 	void __iomem *bar0;
 	u16 cxl_dvsec;
+	bool resetting;
+#ifndef NVGRACE_HAVE_VFIO_INODE
+	struct inode *inode;
+#endif
 	atomic_t resets;
 	int ready_after;
 	int gave_up_after;
@@ -111,10 +117,8 @@ int nvgrace_region_info(struct vfio_device *vdev, struct vfio_region_info *info,
 long nvgrace_region_info_ioctl(struct vfio_device *vdev, unsigned long arg);
 
 /* rw.c */
-ssize_t nvgrace_bar_read(struct nvgrace_bar *bar, char __user *buf,
-			 size_t count, loff_t *ppos);
-ssize_t nvgrace_bar_write(struct nvgrace_bar *bar, const char __user *buf,
-			  size_t count, loff_t *ppos);
+ssize_t nvgrace_bar_rw(struct nvgrace_bar *bar, char __user *buf, size_t count,
+		       loff_t *ppos, bool iswrite);
 
 /* config.c */
 ssize_t nvgrace_config_rw(struct nvgrace_gpu *gpu, char __user *buf,
@@ -129,11 +133,52 @@ struct nvgrace_bar *nvgrace_vma_bar(struct vm_area_struct *vma);
 int nvgrace_ready_init(struct nvgrace_gpu *gpu);
 void nvgrace_ready_exit(struct nvgrace_gpu *gpu);
 void nvgrace_note_reset(struct nvgrace_gpu *gpu);
+void nvgrace_reset_begins(struct nvgrace_gpu *gpu);
+void nvgrace_reset_ends(struct nvgrace_gpu *gpu);
 bool nvgrace_is_ready(struct nvgrace_gpu *gpu);
 int nvgrace_wait_ready(struct nvgrace_gpu *gpu);
 bool nvgrace_gave_up(struct nvgrace_gpu *gpu);
 int nvgrace_lock_ready(struct nvgrace_gpu *gpu);
 void nvgrace_unlock_ready(struct nvgrace_gpu *gpu);
+
+/* zap.c */
+void nvgrace_zap(struct nvgrace_gpu *gpu);
+#ifdef NVGRACE_HAVE_VFIO_INODE
+static inline int nvgrace_zap_module_init(void)
+{
+	return 0;
+}
+
+static inline void nvgrace_zap_module_exit(void)
+{
+}
+
+static inline int nvgrace_zap_init(struct nvgrace_gpu *gpu)
+{
+	return 0;
+}
+
+static inline void nvgrace_zap_exit(struct nvgrace_gpu *gpu)
+{
+}
+
+static inline int nvgrace_zap_track(struct nvgrace_gpu *gpu,
+				    struct vm_area_struct *vma)
+{
+	return 0;
+}
+
+static inline void nvgrace_zap_if_off(struct nvgrace_gpu *gpu)
+{
+}
+#else
+int nvgrace_zap_module_init(void);
+void nvgrace_zap_module_exit(void);
+int nvgrace_zap_init(struct nvgrace_gpu *gpu);
+void nvgrace_zap_exit(struct nvgrace_gpu *gpu);
+int nvgrace_zap_track(struct nvgrace_gpu *gpu, struct vm_area_struct *vma);
+void nvgrace_zap_if_off(struct nvgrace_gpu *gpu);
+#endif
 
 /* poison.c */
 #ifdef NVGRACE_HAVE_PFN_ADDRESS_SPACE

@@ -76,6 +76,8 @@ have() {
 if has mm.h 'void vm_flags_set\('; then have VM_FLAGS_SET; fi
 if has mm.h 'define VM_ALLOW_ANY_UNCACHED'; then have ALLOW_ANY_UNCACHED; fi
 
+if has vfio.h '^	struct inode \*inode;'; then have VFIO_INODE; fi
+
 if [ -e "$inc/memory-failure.h" ]; then
 	has memory-failure.h 'pfn_to_vma_pgoff' ||
 		fail "struct pfn_address_space was not understood in" \

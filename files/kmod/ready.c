@@ -75,9 +75,16 @@ static int nvgrace_look_cxl(struct nvgrace_gpu *gpu, struct nvgrace_look *look)
 
 static int nvgrace_look(struct nvgrace_gpu *gpu, struct nvgrace_look *look)
 {
-	int resets = atomic_read(&gpu->resets);
+	/* Pairs with nvgrace_note_reset(): a new count comes with the flag. */
+	int resets = atomic_read_acquire(&gpu->resets);
 	int ret;
 
+	if (READ_ONCE(gpu->resetting)) {
+		*look = (struct nvgrace_look){
+			.seconds = NVGRACE_BAR0_SECONDS,
+		};
+		return -EAGAIN;
+	}
 	ret = gpu->cxl_dvsec ? nvgrace_look_cxl(gpu, look) :
 			       nvgrace_look_bar0(gpu, look);
 	if (!ret)
@@ -190,12 +197,36 @@ void nvgrace_ready_exit(struct nvgrace_gpu *gpu)
 }
 
 /**
- * nvgrace_note_reset() - the GPU is being reset, or was
+ * nvgrace_note_reset() - the GPU was reset
  * @gpu: the GPU
  */
 void nvgrace_note_reset(struct nvgrace_gpu *gpu)
 {
-	atomic_inc(&gpu->resets);
+	atomic_inc_return_release(&gpu->resets);
+}
+
+/**
+ * nvgrace_reset_begins() - the PCI core is about to reset the function
+ * @gpu: the GPU
+ *
+ * A reset that comes through VFIO holds memory_lock; one that the host's
+ * administrator asks for does not. The memory must not be touched in either.
+ */
+void nvgrace_reset_begins(struct nvgrace_gpu *gpu)
+{
+	WRITE_ONCE(gpu->resetting, true);
+	nvgrace_note_reset(gpu);
+	nvgrace_zap(gpu);
+}
+
+/**
+ * nvgrace_reset_ends() - opposite of nvgrace_reset_begins()
+ * @gpu: the GPU
+ */
+void nvgrace_reset_ends(struct nvgrace_gpu *gpu)
+{
+	nvgrace_note_reset(gpu);
+	WRITE_ONCE(gpu->resetting, false);
 }
 
 /**

@@ -10,10 +10,14 @@
  * as done either way.
  *
  * Memory must not be touched while the GPU is being reset, so memory_lock is
- * held for the copy; user memory must not be touched with memory_lock held.
- * Hence a bounce buffer, small enough to stay in the cache.
+ * held for the copy. A fault on user memory must not be taken with it held,
+ * because that takes mmap_lock, which comes first. So the copy is one that
+ * stops at a page that is not there; the page is then served by way of a
+ * bounce buffer, which is also what tells a bad address from a page that was
+ * only not there yet.
  */
 #include <linux/mm.h>
+#include <linux/pagemap.h>
 #include <linux/pm_runtime.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
@@ -23,18 +27,96 @@
 
 #include "nvgrace.h"
 
-#define NVGRACE_BOUNCE_SIZE	SZ_64K
+/* What is copied at a time at most: a reset waits for no more. */
+#define NVGRACE_CHUNK		SZ_1M
 
-struct nvgrace_bounce {
-	u8 *data;
-	size_t size;
+static const u8 nvgrace_hole[SZ_16K] = { [0 ... SZ_16K - 1] = 0xff };
+
+/**
+ * struct nvgrace_copy - one read(2) or write(2) of memory
+ * @gpu: the GPU
+ * @memory: next byte of memory
+ * @buf: next byte of user memory
+ * @left: bytes to go
+ * @iswrite: from @buf to @memory
+ */
+struct nvgrace_copy {
+	struct nvgrace_gpu *gpu;
+	u8 *memory;
+	u8 __user *buf;
+	size_t left;
+	bool iswrite;
 };
 
-static int nvgrace_bounce_init(struct nvgrace_bounce *bounce, size_t count)
+static void nvgrace_copied(struct nvgrace_copy *copy, size_t count)
 {
-	bounce->size = min_t(size_t, count, NVGRACE_BOUNCE_SIZE);
-	bounce->data = kvmalloc(bounce->size, GFP_KERNEL);
-	return bounce->data ? 0 : -ENOMEM;
+	copy->memory += count;
+	copy->buf += count;
+	copy->left -= count;
+}
+
+/* Copies what it can of a chunk without a fault. Returns 0 or an error. */
+static int nvgrace_copy_direct(struct nvgrace_copy *copy, size_t count)
+{
+	size_t missing;
+	int ret;
+
+	ret = nvgrace_lock_ready(copy->gpu);
+	if (ret)
+		return ret;
+	pagefault_disable();
+	missing = copy->iswrite ?
+		  __copy_from_user_inatomic(copy->memory, copy->buf, count) :
+		  __copy_to_user_inatomic(copy->buf, copy->memory, count);
+	pagefault_enable();
+	nvgrace_unlock_ready(copy->gpu);
+
+	nvgrace_copied(copy, count - missing);
+	return 0;
+}
+
+/* Copies the rest of one page of user memory, which may have to be read in. */
+static int nvgrace_copy_page(struct nvgrace_copy *copy)
+{
+	size_t count = min_t(size_t, copy->left,
+			     PAGE_SIZE - offset_in_page(copy->buf));
+	u8 *bounce;
+	int ret;
+
+	bounce = kmalloc(count, GFP_KERNEL);
+	if (!bounce)
+		return -ENOMEM;
+
+	ret = -EFAULT;
+	if (copy->iswrite && copy_from_user(bounce, copy->buf, count))
+		goto out;
+	ret = nvgrace_lock_ready(copy->gpu);
+	if (ret)
+		goto out;
+	if (copy->iswrite)
+		memcpy(copy->memory, bounce, count);
+	else
+		memcpy(bounce, copy->memory, count);
+	nvgrace_unlock_ready(copy->gpu);
+
+	if (!copy->iswrite && copy_to_user(copy->buf, bounce, count))
+		ret = -EFAULT;
+	else
+		nvgrace_copied(copy, count);
+out:
+	kfree(bounce);
+	return ret;
+}
+
+/* Makes it likely that the next direct copy finds all its pages. */
+static void nvgrace_fault_in(const struct nvgrace_copy *copy)
+{
+	size_t count = min_t(size_t, copy->left, NVGRACE_CHUNK);
+
+	if (copy->iswrite)
+		fault_in_readable(copy->buf, count);
+	else
+		fault_in_writeable(copy->buf, count);
 }
 
 /* Between two chunks: let others run, and let a kill end a long access. */
@@ -44,96 +126,36 @@ static int nvgrace_breathe(void)
 	return fatal_signal_pending(current) ? -EINTR : 0;
 }
 
-static int nvgrace_read_chunk(struct nvgrace_bar *bar, const u8 *memory,
-			      u8 *data, size_t count)
-{
-	unsigned long missing;
-	int ret;
-
-	ret = nvgrace_lock_ready(bar->gpu);
-	if (ret)
-		return ret;
-	/* Where the architecture can, poisoned memory is an error, no crash. */
-	missing = copy_mc_to_kernel(data, memory, count);
-	nvgrace_unlock_ready(bar->gpu);
-	return missing ? -EIO : 0;
-}
-
-static int nvgrace_write_chunk(struct nvgrace_bar *bar, u8 *memory,
-			       const u8 *data, size_t count)
+static int nvgrace_copy_memory(struct nvgrace_copy *copy)
 {
 	int ret;
 
-	ret = nvgrace_lock_ready(bar->gpu);
-	if (ret)
-		return ret;
-	memcpy(memory, data, count);
-	nvgrace_unlock_ready(bar->gpu);
-	return 0;
-}
+	for (;;) {
+		size_t count = min_t(size_t, copy->left, NVGRACE_CHUNK);
+		size_t after = copy->left - count;
 
-static int nvgrace_read_memory(struct nvgrace_bar *bar,
-			       struct nvgrace_bounce *bounce, char __user *buf,
-			       u64 offset, size_t count)
-{
-	const u8 *memory = nvgrace_map_memory(bar);
-	size_t done, chunk;
-	int ret;
-
-	if (!memory)
-		return -ENOMEM;
-
-	for (done = 0; done < count; done += chunk) {
-		chunk = min(count - done, bounce->size);
-		ret = nvgrace_read_chunk(bar, memory + offset + done,
-					 bounce->data, chunk);
-		if (ret)
+		ret = nvgrace_copy_direct(copy, count);
+		if (!ret && copy->left != after) {
+			ret = nvgrace_copy_page(copy);
+			if (!ret)
+				nvgrace_fault_in(copy);
+		}
+		if (ret || !copy->left)
 			return ret;
-		if (copy_to_user(buf + done, bounce->data, chunk))
-			return -EFAULT;
 		ret = nvgrace_breathe();
 		if (ret)
 			return ret;
 	}
-	return 0;
 }
 
-static int nvgrace_write_memory(struct nvgrace_bar *bar,
-				struct nvgrace_bounce *bounce,
-				const char __user *buf, u64 offset,
-				size_t count)
-{
-	u8 *memory = nvgrace_map_memory(bar);
-	size_t done, chunk;
-	int ret;
-
-	if (!memory)
-		return -ENOMEM;
-
-	for (done = 0; done < count; done += chunk) {
-		chunk = min(count - done, bounce->size);
-		if (copy_from_user(bounce->data, buf + done, chunk))
-			return -EFAULT;
-		ret = nvgrace_write_chunk(bar, memory + offset + done,
-					  bounce->data, chunk);
-		if (!ret)
-			ret = nvgrace_breathe();
-		if (ret)
-			return ret;
-	}
-	return 0;
-}
-
-static int nvgrace_read_hole(struct nvgrace_bounce *bounce, char __user *buf,
-			     size_t count)
+static int nvgrace_read_hole(u8 __user *buf, size_t count)
 {
 	size_t done, chunk;
 	int ret;
 
-	memset(bounce->data, 0xff, min(count, bounce->size));
 	for (done = 0; done < count; done += chunk) {
-		chunk = min(count - done, bounce->size);
-		if (copy_to_user(buf + done, bounce->data, chunk))
+		chunk = min(count - done, sizeof(nvgrace_hole));
+		if (copy_to_user(buf + done, nvgrace_hole, chunk))
 			return -EFAULT;
 		ret = nvgrace_breathe();
 		if (ret)
@@ -154,85 +176,65 @@ static int nvgrace_power_on(struct nvgrace_gpu *gpu)
 	return -EIO;
 }
 
-/**
- * nvgrace_bar_read() - read(2) of an emulated region
- * @bar: the region
- * @buf: where to
- * @count: bytes
- * @ppos: VFIO offset; advanced by the returned count, left alone on errors
- *
- * Return: bytes read; -EINVAL at or after the reported size; -EFAULT, -ENOMEM,
- * -EINTR when killed; -EIO, -ETIME or -ENODEV when the GPU cannot be used.
- */
-ssize_t nvgrace_bar_read(struct nvgrace_bar *bar, char __user *buf,
-			 size_t count, loff_t *ppos)
+static int nvgrace_rw_memory(struct nvgrace_bar *bar, u8 __user *buf,
+			     u64 offset, size_t count, bool iswrite)
 {
-	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
-	struct nvgrace_bounce bounce;
-	struct nvgrace_span span;
+	struct nvgrace_copy copy = {
+		.gpu = bar->gpu,
+		.buf = buf,
+		.left = count,
+		.iswrite = iswrite,
+	};
+	u8 *map;
 	int ret;
 
-	ret = nvgrace_span(bar->region, offset, count, &span);
-	if (ret)
-		return ret;
-	ret = nvgrace_bounce_init(&bounce, span.memory + span.hole);
-	if (ret)
-		return ret;
+	map = nvgrace_map_memory(bar);
+	if (!map)
+		return -ENOMEM;
+	copy.memory = map + offset;
 
-	/* The hole exists in this driver only: no power, no wait for it. */
-	if (span.memory) {
-		ret = nvgrace_power_on(bar->gpu);
-		if (ret)
-			goto out;
-		ret = nvgrace_read_memory(bar, &bounce, buf, offset,
-					  span.memory);
-		pm_runtime_put(&bar->gpu->core.pdev->dev);
-	}
-	if (!ret && span.hole)
-		ret = nvgrace_read_hole(&bounce, buf + span.memory, span.hole);
-out:
-	kvfree(bounce.data);
+	ret = nvgrace_power_on(bar->gpu);
 	if (ret)
 		return ret;
-	*ppos += span.memory + span.hole;
-	return span.memory + span.hole;
+	ret = nvgrace_copy_memory(&copy);
+	pm_runtime_put(&bar->gpu->core.pdev->dev);
+	return ret;
 }
 
 /**
- * nvgrace_bar_write() - write(2) of an emulated region
+ * nvgrace_bar_rw() - read(2) and write(2) of an emulated region
  * @bar: the region
- * @buf: where from
+ * @buf: where to or where from
  * @count: bytes
  * @ppos: VFIO offset; advanced by the returned count, left alone on errors
+ * @iswrite: write(2)
  *
- * Return: bytes written or dropped; errors as nvgrace_bar_read().
+ * Return: bytes done; -EINVAL at or after the reported size; -EFAULT, -ENOMEM,
+ * -EINTR when killed; -EIO, -ETIME or -ENODEV when the GPU cannot be used.
  */
-ssize_t nvgrace_bar_write(struct nvgrace_bar *bar, const char __user *buf,
-			  size_t count, loff_t *ppos)
+ssize_t nvgrace_bar_rw(struct nvgrace_bar *bar, char __user *buf, size_t count,
+		       loff_t *ppos, bool iswrite)
 {
 	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
-	struct nvgrace_bounce bounce;
+	u8 __user *bytes = (u8 __user *)buf;
 	struct nvgrace_span span;
 	int ret;
 
 	ret = nvgrace_span(bar->region, offset, count, &span);
 	if (ret)
 		return ret;
+	if (!access_ok(buf, span.memory + span.hole))
+		return -EFAULT;
 
-	if (span.memory) {
-		ret = nvgrace_bounce_init(&bounce, span.memory);
-		if (ret)
-			return ret;
-		ret = nvgrace_power_on(bar->gpu);
-		if (!ret) {
-			ret = nvgrace_write_memory(bar, &bounce, buf, offset,
-						   span.memory);
-			pm_runtime_put(&bar->gpu->core.pdev->dev);
-		}
-		kvfree(bounce.data);
-		if (ret)
-			return ret;
-	}
+	/* The hole exists in this driver only: no power, no wait for it. */
+	if (span.memory)
+		ret = nvgrace_rw_memory(bar, bytes, offset, span.memory,
+					iswrite);
+	if (!ret && span.hole && !iswrite)
+		ret = nvgrace_read_hole(bytes + span.memory, span.hole);
+	if (ret)
+		return ret;
+
 	*ppos += span.memory + span.hole;
 	return span.memory + span.hole;
 }
