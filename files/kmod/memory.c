@@ -154,12 +154,19 @@ void *nvgrace_map_memory(struct nvgrace_bar *bar)
 	const struct nvgrace_region *region = bar->region;
 	void *map;
 
+	/* Pairs with the release below: all but the first need no lock. */
+	map = smp_load_acquire(&bar->kernel_map);
+	if (map)
+		return map;
+
 	mutex_lock(&bar->gpu->map_lock);
-	if (!bar->kernel_map)
-		bar->kernel_map = memremap(region->base, region->actual,
-					   region->write_combined ?
-					   MEMREMAP_WC : MEMREMAP_WB);
 	map = bar->kernel_map;
+	if (!map) {
+		map = memremap(region->base, region->actual,
+			       region->write_combined ? MEMREMAP_WC :
+							MEMREMAP_WB);
+		smp_store_release(&bar->kernel_map, map);
+	}
 	mutex_unlock(&bar->gpu->map_lock);
 	return map;
 }

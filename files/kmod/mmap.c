@@ -44,6 +44,23 @@ static vm_fault_t nvgrace_fault_wait(struct nvgrace_gpu *gpu,
 	return VM_FAULT_RETRY;
 }
 
+/*
+ * On kernels without huge mappings of such memory: the rest of what one would
+ * have covered. A fault for each page of 95 GiB would take a minute.
+ */
+static void nvgrace_fault_around(struct vm_fault *vmf, unsigned long pfn)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	unsigned long start = vmf->address & PMD_MASK;
+	unsigned long end = min(start + PMD_SIZE, vma->vm_end);
+	unsigned long address = max(start, vma->vm_start);
+
+	pfn -= (vmf->address - address) >> PAGE_SHIFT;
+	for (; address < end; address += PAGE_SIZE, pfn++)
+		if (vmf_insert_pfn(vma, address, pfn) != VM_FAULT_NOPAGE)
+			return;
+}
+
 static vm_fault_t nvgrace_huge_fault(struct vm_fault *vmf, unsigned int order)
 {
 	struct vm_area_struct *vma = vmf->vma;
@@ -66,6 +83,9 @@ static vm_fault_t nvgrace_huge_fault(struct vm_fault *vmf, unsigned int order)
 	/* A GPU that sleeps is not waited for: the insertion refuses. */
 	if (core->pm_runtime_engaged || nvgrace_is_ready(bar->gpu)) {
 		ret = nvgrace_insert_pfn(core, vmf, pfn, order);
+		if (!IS_ENABLED(CONFIG_ARCH_SUPPORTS_HUGE_PFNMAP) &&
+		    ret == VM_FAULT_NOPAGE)
+			nvgrace_fault_around(vmf, pfn);
 		up_read(&core->memory_lock);
 		return ret;
 	}

@@ -27,7 +27,7 @@ struct nvgrace_gpu;
  * @region: its constant description, within @gpu->layout
  * @stored: what was last written to its BAR registers; @gpu->bar_lock
  * @kernel_map: the kernel's mapping for read and write, made by the first of
- *	them and kept until close; @gpu->map_lock
+ *	them and kept until close; set under @gpu->map_lock
  * @poison: registration for memory failures of this range
  * @poison_registered: @poison is registered
  */
