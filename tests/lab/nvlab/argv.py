@@ -123,15 +123,20 @@ def _functions(spec: Spec, files: Files) -> list[str]:
 def _kernel_arguments(spec: Spec) -> str:
     words = ["root=/dev/vda", "rw", f"console={spec.arch.console}", "quiet", "systemd.show_status=0",
              f"systemd.hostname={spec.name}"]
+    if spec.arch.name == "arm64" and spec.snapshots:
+        # QEMU saves the timers of EL1 and none of EL2's. A kernel that finds VHE stays in EL2 and, brought back, waits
+        # for ever for the next tick of a processor that was idle.
+        words += ["kvm-arm.mode=nvhe"]
     if spec.arch.name == "amd64":
         words += ["mitigations=off"] + ([] if spec.faults.no_iommu else ["intel_iommu=on"])
     return " ".join(words)
 
 
 def qemu_argv(spec: Spec, files: Files, emulator: Emulator, kernel: Path | None, ssh_port: int,
-              accel: str) -> list[str]:
+              accel: str, snapshot: str | None = None) -> list[str]:
     """Return the argv of QEMU; without a kernel the firmware runs and finds nothing to boot.
 
+    With a snapshot QEMU goes on from that instead; everything else must be as it was when the snapshot was taken.
     Only loopback is reachable from outside, on ``ssh_port``.
     """
     boot = [] if kernel is None else ["-kernel", str(kernel), "-initrd", str(files.initrd),
@@ -140,8 +145,9 @@ def qemu_argv(spec: Spec, files: Files, emulator: Emulator, kernel: Path | None,
         *emulator.command(f"qemu-system-{spec.arch.qemu}"), *emulator.data_options(),
         "-name", spec.name, "-nodefaults", "-no-user-config", "-display", "none",
         *_machine(spec, emulator, accel), *_memory(spec.gpus),
-        *boot,
-        "-chardev", f"file,id=console,path={files.console}", "-serial", "chardev:console",
+        *boot, *(["-loadvm", snapshot] if snapshot else []),
+        # What a kernel said before it crashed stays there when the host is brought back.
+        "-chardev", f"file,id=console,path={files.console},append=on", "-serial", "chardev:console",
         "-qmp", f"unix:{files.qmp},server=on,wait=off",
         # A lab is thrown away: nothing on its disk has to survive a crash of this machine.
         "-drive", f"if=none,id=disk0,format=qcow2,cache=unsafe,file={files.disk}",

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from . import check, clean, gpuserver, lifecycle, report, state
+from . import check, clean, gpuserver, lifecycle, report, snapshot, state
 from .cache import Cache, default_root
 from .errors import LabError, UsageError
 from .machine import require_root
@@ -39,7 +39,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def _spec(options: argparse.Namespace) -> Spec:
-    return make_spec(options.name, options.arch, options.kernel, options.product, options.gpus, options.fault)
+    return make_spec(options.name, options.arch, options.kernel, options.product, options.gpus, options.fault,
+                     options.snapshots)
 
 
 def _build(cache: Cache, options: argparse.Namespace) -> int:
@@ -94,6 +95,16 @@ def _reboot(cache: Cache, options: argparse.Namespace) -> int:
     return 0
 
 
+def _snapshot(cache: Cache, options: argparse.Namespace) -> int:
+    snapshot.take(cache, options.name)
+    return 0
+
+
+def _rollback(cache: Cache, options: argparse.Namespace) -> int:
+    snapshot.rollback(cache, options.name)
+    return 0
+
+
 def _wait(cache: Cache, options: argparse.Namespace) -> int:
     lifecycle.wait(cache, options.name, options.timeout)
     return 0
@@ -134,6 +145,10 @@ def _add_spec(parser: argparse.ArgumentParser) -> None:
                         help=f"{', '.join(fault_names())}; repeatable, for all GPUs")
 
 
+    parser.add_argument("--snapshots", action="store_true",
+                        help="make a host that can be saved while it runs; on arm64 its KVM does without VHE")
+
+
 def _parser() -> Parser:
     parser = Parser(prog="lab", description="An emulated NVIDIA Grace host under QEMU.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
@@ -156,6 +171,8 @@ def _parser() -> Parser:
     ssh.add_argument("command", nargs=argparse.REMAINDER)
     verb("console", _console, "print the serial console").add_argument("-f", "--follow", action="store_true")
     verb("reboot", _reboot, "reboot the host and wait until ssh answers")
+    verb("snapshot", _snapshot, "save the running host; its GPUs must have no driver")
+    verb("rollback", _rollback, "bring the host back to its snapshot, also after a crash")
     wait = verb("wait", _wait, "wait until ssh answers")
     wait.add_argument("--timeout", type=float, default=lifecycle.BOOT_TIMEOUT, metavar="SECONDS")
     inventory = verb("inventory", _inventory, "print an Ansible inventory of running hosts", named=False)

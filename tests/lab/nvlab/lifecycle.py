@@ -76,6 +76,8 @@ def _start_gpu(spec: Spec, gpu: Gpu, files: Files) -> ProcessId:
     argv = [sys.executable, "-m", "nvlab.gpuserver", "--socket", str(files.gpu_socket(gpu)),
             "--control", str(files.gpu_control(gpu)), "--log", str(files.gpu_log(gpu)),
             "--product", gpu.product.name, "--index", str(gpu.index), "--readiness", _readiness(spec.faults)]
+    files.gpu_socket(gpu).unlink(missing_ok=True)
+    files.gpu_control(gpu).unlink(missing_ok=True)
     process = launch(argv, files.gpu_log(gpu), PACKAGE_ROOT)
     deadline = time.monotonic() + SERVER_TIMEOUT
     while not files.gpu_socket(gpu).exists():
@@ -129,19 +131,34 @@ def _reserve(cache: Cache, spec: Spec, image: Image, accel: str) -> Lab:
     return lab
 
 
-def _launch(lab: Lab, image: Image, emulator: Emulator) -> Lab:
-    """Start the processes, noting each one before the next: an interrupt leaves none unknown."""
-    _make_disk(image, emulator, lab.files)
+def _start_gpus(lab: Lab) -> Lab:
+    """Start the GPUs' processes, noting each one before the next: an interrupt leaves none unknown."""
+    lab = dataclasses.replace(lab, processes={})
     for gpu in lab.spec.gpus:
         process = _start_gpu(lab.spec, gpu, lab.files)
         lab = dataclasses.replace(lab, processes={**lab.processes, f"gpu{gpu.index}": process})
         state.save(lab)
-    _make_initrd(lab, image, emulator)
-    argv = qemu_argv(lab.spec, lab.files, emulator, image.kernel, lab.ssh_port, lab.accel)
+    return lab
+
+
+def _start_qemu(lab: Lab, image: Image, emulator: Emulator, snapshot: str | None = None) -> Lab:
+    argv = qemu_argv(lab.spec, lab.files, emulator, image.kernel, lab.ssh_port, lab.accel, snapshot)
     process = launch(argv, lab.files.qemu_log)
     lab = dataclasses.replace(lab, processes={**lab.processes, "qemu": process})
     state.save(lab)
     return lab
+
+
+def _launch(lab: Lab, image: Image, emulator: Emulator) -> Lab:
+    _make_disk(image, emulator, lab.files)
+    lab = _start_gpus(lab)
+    _make_initrd(lab, image, emulator)
+    return _start_qemu(lab, image, emulator)
+
+
+def relaunch(lab: Lab, emulator: Emulator, snapshot: str) -> Lab:
+    """Start a lab's processes again, on the disk that it has, from a snapshot; its old processes have ended."""
+    return _start_qemu(_start_gpus(lab), Image(lab.image), emulator, snapshot)
 
 
 def _wait_for_boot(cache: Cache, lab: Lab, old_boot: str | None = None) -> None:

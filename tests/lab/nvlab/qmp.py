@@ -14,13 +14,14 @@ from .errors import LabError
 TIMEOUT = 10.0  # seconds
 
 
-def execute(path: Path, command: str, arguments: Mapping[str, object] | None = None) -> object:
+def execute(path: Path, command: str, arguments: Mapping[str, object] | None = None,
+            timeout: float = TIMEOUT) -> object:
     """Send ``command`` and return its result. Raises LabError when QEMU does not answer or refuses."""
     requests: list[dict[str, object]] = [{"execute": "qmp_capabilities"},
                                          {"execute": command, "arguments": dict(arguments or {})}]
     try:
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(TIMEOUT)
+            client.settimeout(timeout)
             client.connect(str(path))
             stream = client.makefile("rw")
             stream.readline()

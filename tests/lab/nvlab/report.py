@@ -30,6 +30,8 @@ def as_data(lab: Lab, key: Path) -> dict[str, object]:
         "pids": {name: process.pid for name, process in lab.processes.items()},
         "console": str(lab.files.console),
         "boot_seconds": lab.boot_seconds,
+        "snapshots": lab.spec.snapshots,
+        "snapshot": lab.snapshot,
     }
 
 

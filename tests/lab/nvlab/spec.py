@@ -17,7 +17,7 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
 @dataclass(frozen=True)
 class Spec:
-    """One lab: a name and the machine behind it."""
+    """One lab: a name and the machine behind it. ``snapshots``: it can be saved while it runs, at a price."""
 
     name: str
     arch: Arch
@@ -25,6 +25,7 @@ class Spec:
     product: Product
     gpus: tuple[Gpu, ...]
     faults: Faults
+    snapshots: bool = False
 
 
 def check_name(name: str) -> str:
@@ -48,9 +49,10 @@ def find_kernel(version: str) -> Kernel:
     return KERNELS[version]
 
 
-def make_spec(name: str, arch: str, kernel: str, product: str, gpus: int, faults: Sequence[str]) -> Spec:
+def make_spec(name: str, arch: str, kernel: str, product: str, gpus: int, faults: Sequence[str],
+              snapshots: bool = False) -> Spec:
     """Return the checked request. Raises UsageError with the first thing that is wrong with it."""
     found = find_product(product)
     chosen = parse_faults(faults)
     return Spec(check_name(name), find_arch(arch), find_kernel(kernel), found,
-                place_gpus(found, gpus, chosen.shared_group), chosen)
+                place_gpus(found, gpus, chosen.shared_group), chosen, snapshots)

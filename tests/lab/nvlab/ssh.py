@@ -75,21 +75,30 @@ class Login:
         except OSError:
             return False
 
-    def wait(self, seconds: float, alive: Callable[[], bool], old_boot: str | None = None) -> str:
-        """Wait until a login works, on another boot than ``old_boot``; return the boot id.
-
-        Raises LabError when ``alive`` says no or the time is over.
-        """
+    def wait_for_banner(self, seconds: float, alive: Callable[[], bool]) -> None:
+        """Wait until sshd greets. Raises LabError when ``alive`` says no or the time is over."""
         begin = time.monotonic()
         while (waited := time.monotonic() - begin) < seconds:
             if not alive():
                 raise LabError("QEMU or a GPU server ended before ssh answered.")
             if self.greets(banner_timeout(waited)):
-                try:
-                    boot = self.boot_id()
-                except LabError:
-                    boot = old_boot or ""
-                if boot not in ("", old_boot):
-                    return boot
+                return
+            time.sleep(0.1)
+        raise LabError(f"ssh did not answer within {seconds:.0f} s.")
+
+    def wait(self, seconds: float, alive: Callable[[], bool], old_boot: str | None = None) -> str:
+        """Wait until a login works, on another boot than ``old_boot``; return the boot id.
+
+        Raises LabError when ``alive`` says no or the time is over.
+        """
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.wait_for_banner(left, alive)
+            try:
+                boot = self.boot_id()
+            except LabError:
+                boot = old_boot or ""
+            if boot not in ("", old_boot):
+                return boot
             time.sleep(0.5)
         raise LabError(f"ssh did not answer within {seconds:.0f} s.")

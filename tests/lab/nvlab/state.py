@@ -32,6 +32,7 @@ class Lab:
     image: Path
     processes: Mapping[str, ProcessId]
     boot_seconds: float | None = None
+    snapshot: bool = False
 
     def state(self) -> str:
         """Return starting, running, stopped, or dead when a process that should run does not."""
@@ -57,6 +58,7 @@ def save(lab: Lab) -> None:
         "name": spec.name, "arch": spec.arch.name, "kernel": spec.kernel.version, "product": spec.product.name,
         "gpus": len(spec.gpus), "faults": spec.faults.words(), "phase": lab.phase, "ssh_port": lab.ssh_port,
         "accel": lab.accel, "image": str(lab.image), "run": str(lab.files.run), "boot_seconds": lab.boot_seconds,
+        "snapshots": spec.snapshots, "snapshot": lab.snapshot,
         "processes": {name: [process.pid, process.started] for name, process in lab.processes.items()},
     }
     path = lab.files.directory / STATE_FILE
@@ -73,10 +75,11 @@ def load(cache: Cache, name: str) -> Lab | None:
         return None
     try:
         data = json.loads(path.read_text())
-        spec = make_spec(data["name"], data["arch"], data["kernel"], data["product"], data["gpus"], data["faults"])
+        spec = make_spec(data["name"], data["arch"], data["kernel"], data["product"], data["gpus"], data["faults"],
+                         data.get("snapshots", False))
         return Lab(spec, Files(directory, Path(data["run"])), data["phase"], data["ssh_port"], data["accel"],
                    Path(data["image"]), {key: ProcessId(*pair) for key, pair in data["processes"].items()},
-                   data["boot_seconds"])
+                   data["boot_seconds"], data.get("snapshot", False))
     except (ValueError, KeyError, TypeError, UsageError) as error:
         raise LabError(f"{path} cannot be read ({error}); end its processes by hand and remove {directory}.") from error
 
