@@ -2,134 +2,185 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Copyright: Contributors to the nvgrace.passthrough project
 #
-# Builds the module with W=1 for the kernels of Debian trixie and
-# trixie-backports, for arm64 and amd64, and prints a table. Fails when a
-# build does, or warns.
+# Builds the module for every kernel that it is for, for arm64 and amd64, and
+# prints a table; fails when anything in it is not as expected:
 #
-# The builds run in a Debian root of their own, because the headers want that
-# suite's compiler. It is kept in the cache and made anew when this script
-# changes or with NVGRACE_KMOD_FRESH=1. Needs root, mmdebstrap and an amd64
-# machine. NVGRACE_DEBIAN_MIRROR overrides the mirror, which else is the one
-# that apt uses here, or mmdebstrap's default.
+#   ours         must build without a warning at W=1, be clean under sparse,
+#                and be the same file when built elsewhere, as DKMS does
+#   altered      headers of kernels that Debian does not have: see
+#                alter-headers.sh; one of them must make the build fail
+#   VERSION's    the kernel's own driver, for comparison. It is one source a
+#                kernel: elsewhere it does not build, or builds and then lacks
+#                an operation without which vfio-pci-core breaks
+#
+# The builds run in Debian roots, see buildroot.sh, on copies of the source.
 set -eu
 
-here=$(cd "$(dirname "$0")" && pwd)
-kmod=${here%/tests}
-cache=${NVGRACE_LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nvgrace-passthrough}
-suite=trixie
-sources="$suite $suite-backports"
-root=$cache/kmod-root-$(sha256sum "$here/matrix.sh" | cut -c1-12)
+self=matrix
+tests=$(cd "$(dirname "$0")" && pwd)
+kmod=${tests%/tests}
+# shellcheck source-path=SCRIPTDIR source=roots.sh
+. "$tests/roots.sh"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
+# shellcheck source-path=SCRIPTDIR source=building.sh
+. "$tests/building.sh"
 
-fail() {
-	echo "matrix: $*" >&2
-	exit 1
-}
-
-[ "$(id -u)" -eq 0 ] || fail "this needs root, to make a Debian root and enter it"
-[ "$(uname -m)" = x86_64 ] || fail "this cross-builds on amd64 only, not on $(uname -m)"
-command -v mmdebstrap >/dev/null || fail "mmdebstrap is missing: install it"
-
-mirror() {
-	if [ -n "${NVGRACE_DEBIAN_MIRROR:-}" ]; then
-		echo "$NVGRACE_DEBIAN_MIRROR"
-	elif command -v apt-get >/dev/null; then
-		apt-get indextargets --format '$(SITE)' 'Origin: Debian' \
-			'Component: main' 'Label: Debian' | head -n 1
-	fi
-}
-
-# Runs a command in root $1; objtool and apt want /proc.
-enter() {
-	where=$1
-	shift
-	unshare --mount sh -c 'mount -t proc proc "$0/proc" && exec chroot "$@"' \
-		"$where" "$where" "$@"
-}
-
-# Runs within the root: unpacks the headers of each suite's kernel for both
-# architectures. Not installed: the arm64 packages could not be, and the amd64
-# ones bring a whole kernel along. The amd64 kbuild serves both.
-unpack_headers='set -eu
-cd /var/cache/apt
-for source in $1; do
-	version=$(apt-cache madison linux-headers-amd64 |
-		awk -F"|" -v s=" $source/" "index(\$3, s) { print \$2; exit }" | tr -d " ")
-	package=$(apt-cache show "linux-headers-amd64=$version" |
-		sed -n "s/^Depends:.* \(linux-headers-[0-9][^ ,]*\)-amd64.*/\1/p")
-	kernel=${package#linux-headers-}
-	[ -n "$kernel" ] || { echo "$source has no linux-headers-amd64"; exit 1; }
-	apt-get download -qq -o APT::Sandbox::User=root "$package-common" \
-		"linux-kbuild-$kernel" "$package-amd64" "$package-arm64:arm64"
-	echo "amd64 $kernel-amd64" >>/builds
-	echo "arm64 $kernel-arm64" >>/builds
-done
-for deb in *.deb; do
-	dpkg-deb -x "$deb" /
-done
-rm ./*.deb'
-
-make_root() {
-	new=$cache/tmp.kmod-root.$$
-	site=$(mirror)
-	trap 'rm -rf "$new"' EXIT INT TERM
-	echo "making a Debian $suite root with both compilers and all headers"
-	# shellcheck disable=SC2086 # no mirror: mmdebstrap's own
-	mmdebstrap --quiet --variant=apt --architectures=amd64,arm64 \
-		--include=gcc,make,gcc-aarch64-linux-gnu,libelf1t64,pahole,sparse \
-		--skip=cleanup/apt/lists \
-		--customize-hook='site=$(sed -n "s/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\) .*/\2/p" "$1/etc/apt/sources.list" | head -n 1)
-			echo "deb $site '"$suite"'-backports main" >>"$1/etc/apt/sources.list"
-			chroot "$1" apt-get update -qq' \
-		"$suite" "$new" $site
-	enter "$new" sh -c "$unpack_headers" sh "$sources" ||
-		fail "the kernel headers could not be unpacked"
-	rm -rf "$cache"/kmod-root-*
-	mv "$new" "$root"
-	trap - EXIT INT TERM
-}
-
-# Builds for kernel $1, architecture $2 with the make arguments that follow.
-build() {
-	kernel=$1 arch=$2
-	shift 2
-	cross=
-	[ "$arch" = amd64 ] || cross="ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-"
-	rm -rf "$root/build"
-	mkdir "$root/build"
-	cp "$kmod"/*.c "$kmod"/*.h "$kmod"/*.sh "$kmod"/Kbuild "$root/build"
-	# shellcheck disable=SC2086 # a list of words
-	enter "$root" make -C "/usr/src/linux-headers-$kernel" M=/build W=1 \
-		$cross "$@" modules >"$root/build.log" 2>&1
-}
-
-mkdir -p "$cache"
-exec 9>"$cache/kmod-root.lock"
-flock 9
-if [ ! -d "$root" ] || [ -n "${NVGRACE_KMOD_FRESH:-}" ]; then
-	make_root
-fi
-
+format='%-10s %-31s %-6s %-9s %-7s %-5s %-8s %s\n'
+altered=
 bad=0
-printf '%-24s %-6s %-7s %-8s %-8s %s\n' KERNEL ARCH BUILD WARNINGS SPARSE SECONDS
-while read -r arch kernel; do
-	start=$(date +%s)
-	result=ok sparse=-
-	build "$kernel" "$arch" || result=FAILED
-	warnings=$(grep -c 'warning:' "$root/build.log" || [ $? -eq 1 ])
-	seconds=$(($(date +%s) - start))
-	cp "$root/build.log" "$root/build-$kernel.log"
-	# Kernels that want a newer sparse than Debian's say so and go on.
-	if build "$kernel" "$arch" C=2 && ! grep -q 'sparse is not available' "$root/build.log"; then
-		sparse=$(grep -cE '^(/build/)?[a-z.]+:[0-9]+:[0-9]+: (warning|error)' "$root/build.log" || [ $? -eq 1 ])
-	fi
-	printf '%-24s %-6s %-7s %-8s %-8s %s\n' "$kernel" "$arch" "$result" "$warnings" "$sparse" "$seconds"
-	case "$result $warnings $sparse" in
-	"ok 0 0" | "ok 0 -") ;;
-	*)
-		bad=$((bad + 1))
-		tail -n 20 "$root/build-$kernel.log"
-		;;
-	esac
-done <"$root/builds"
 
-[ "$bad" -eq 0 ] || fail "$bad builds failed or warned"
+row() { # DRIVER HEADERS ARCH WARNINGS SPARSE SAME RESULT
+	driver=$1 name=$2 its_arch=$3 warned=$4 checked=$5 same=$6
+	shift 6
+	# shellcheck disable=SC2059 # the format of all rows
+	printf "$format" "$driver" "$name" "$its_arch" "$warned" "$checked" \
+		"$same" "$(($(date +%s) - started))" "$*" >>"$work/table"
+	progress "$driver, $name, $its_arch: $*"
+}
+
+unexpected() { # LOG
+	bad=$((bad + 1))
+	tail -n 20 "$1" >&2
+}
+
+# How often sparse complains about what was built in $work/ours, or "none"
+# where it was not run on every source.
+sparse_complaints() {
+	compile "$work/ours" /work /work "$work/sparse.log" W=1 C=2 || :
+	objects=$(find "$work/ours" -name '*.o' ! -name '*.mod.o' ! -name '.module-common.o' \
+		! -name 'nvgrace-gpu-vfio-pci.o' | wc -l)
+	if [ "$(grep -c '^  CHECK ' "$work/sparse.log")" -eq "$objects" ]; then
+		complaints "$work/sparse.log"
+	else
+		echo none
+	fi
+}
+
+# Whether a build where DKMS has its own gives the same file.
+same_elsewhere() {
+	elsewhere=nvgrace-gpu-vfio-pci/1.0.0/build
+	copy_module "$work/dkms/$elsewhere"
+	compile "$work/dkms" /var/lib/dkms "/var/lib/dkms/$elsewhere" "$work/dkms.log" &&
+		cmp "$work/ours/nvgrace-gpu-vfio-pci.ko" \
+			"$work/dkms/$elsewhere/nvgrace-gpu-vfio-pci.ko" \
+			>>"$work/dkms.log" && echo yes || echo NO
+}
+
+build_ours() { # VERSION ARCH
+	select_kernel "$1" "$2"
+	started=$(date +%s)
+	rm -rf "$work/ours" "$work/dkms"
+	copy_module "$work/ours"
+	result=ok sparse=- same=-
+	if compile "$work/ours" /work /work "$work/log" W=1; then
+		sparse=$(sparse_complaints)
+		same=$(same_elsewhere)
+	else
+		result=FAILED
+	fi
+	warnings=$(complaints "$work/log")
+	row ours "${kernel%-"$arch"}" "$arch" "$warnings" "$sparse" "$same" "$result"
+	case "$result $warnings $sparse $same" in
+	"ok 0 0 yes") ;;
+	"ok 0 0 "*) unexpected "$work/dkms.log" ;;
+	"ok 0 "*) unexpected "$work/sparse.log" ;;
+	*) unexpected "$work/log" ;;
+	esac
+}
+
+# Builds ours with altered headers. Expects a clean build, or where a SENTENCE
+# is given a failed one that says so.
+build_altered() { # VERSION ARCH SHAPE NAME [SENTENCE]
+	select_kernel "$1" "$2"
+	started=$(date +%s)
+	rm -rf "$work/ours" "$work/include"
+	copy_module "$work/ours"
+	cp -a "$root${headers%-"$arch"}-common/include/linux" "$work/include"
+	sh "$tests/alter-headers.sh" "$3" "$work/include"
+	altered=$work/include
+	if compile "$work/ours" /work /work "$work/log" W=1; then
+		result=ok
+	else
+		result=fails
+	fi
+	altered=
+	warnings=$(complaints "$work/log")
+	if [ -n "${5:-}" ] && [ $result = fails ] && grep -qF "$5" "$work/log"; then
+		row altered "$4" "$arch" - - - "fails as it must: ...$5..."
+		return
+	fi
+	row altered "$4" "$arch" "$warnings" - - "$result"
+	[ -z "${5:-}" ] && [ "$result $warnings" = "ok 0" ] || unexpected "$work/log"
+}
+
+# The operations that the headers have, the source does not set, and
+# vfio-pci-core calls without asking or does not do without.
+lacking() { # SOURCE
+	for op in get_region_info_caps match_token_uuid; do
+		grep -q "(\*$op)(" "$root${headers%-"$arch"}-common/include/linux/vfio.h" || continue
+		grep -q "\.${op}[[:space:]]*=" "$1" || printf ' %s' "$op"
+	done
+}
+
+# Builds the driver of kernel SOURCE for kernel VERSION, and compares with
+# what is known: builds, fails, lacks.
+build_theirs() { # SOURCE VERSION ARCH EXPECTED
+	select_kernel "$2" "$3"
+	started=$(date +%s)
+	rm -rf "$work/theirs"
+	mkdir "$work/theirs"
+	cp "$(sh "$tests/kernel-source.sh" "$1")/drivers/vfio/pci/nvgrace-gpu/main.c" \
+		"$kmod/Makefile" "$work/theirs"
+	printf '%s\n' 'obj-m := nvgrace-gpu.o' 'nvgrace-gpu-y := main.o' >"$work/theirs/Kbuild"
+	if ! compile "$work/theirs" /work /work "$work/log" W=1; then
+		found=fails
+		result="fails: $(grep -m 1 -oE 'error: .*' "$work/log" || tail -n 1 "$work/log")"
+	elif [ -n "$(lacking "$work/theirs/main.c")" ]; then
+		found=lacks
+		result="builds, and lacks$(lacking "$work/theirs/main.c")"
+	else
+		found=builds
+		result=ok
+	fi
+	[ "$found" = "$4" ] || result="$result (EXPECTED: $4)"
+	row "$1's own" "${kernel%-"$arch"}" "$arch" "$(complaints "$work/log")" - - "$result"
+	[ "$found" = "$4" ] || unexpected "$work/log"
+}
+
+for version in 6.1 6.12 7.2 7.3; do
+	build_ours "$version" arm64
+	build_ours "$version" amd64
+done
+
+for arch in arm64 amd64; do
+	build_altered 7.3 "$arch" no-region-info "7.3, the shape of 6.16 to 6.18"
+	build_altered 6.12 "$arch" no-io-rw "6.12 without do_io_rw"
+done
+build_altered 7.3 amd64 unknown-op "7.3 with an operation to come" \
+	"has the operation 'migrate_memory'"
+
+while read -r source version expected; do
+	build_theirs "$source" "$version" arm64 "$expected" </dev/null
+	build_theirs "$source" "$version" amd64 "$expected" </dev/null
+done <<'KNOWN'
+7.3 6.1 fails
+7.3 6.12 fails
+7.3 7.2 fails
+7.3 7.3 builds
+7.2 6.1 fails
+7.2 6.12 fails
+7.2 7.2 builds
+7.2 7.3 builds
+6.12 6.1 fails
+6.12 6.12 builds
+6.12 7.2 lacks
+6.12 7.3 lacks
+KNOWN
+
+# shellcheck disable=SC2059
+printf "$format" DRIVER HEADERS ARCH WARNINGS SPARSE SAME SECONDS RESULT
+cat "$work/table"
+[ "$bad" -eq 0 ] || fail "$bad rows are not as expected"
+echo "matrix: all $(wc -l <"$work/table") rows as expected"
