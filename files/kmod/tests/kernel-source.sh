@@ -7,7 +7,7 @@
 # Prints the directory of Debian's linux-source of that version, fetched with
 # apt and kept in the cache. 7.3 is the whole tree, which a kernel can be built
 # from; of the others there is what concerns VFIO, and the scripts. It is
-# fetched anew when the suite's root is: see buildroot.sh.
+# fetched anew when a new root of buildroot.sh has headers of another release.
 set -eu
 
 self=kernel-source
@@ -54,5 +54,8 @@ make_source() { # DIR
 }
 
 root=$(sh "$tests/buildroot.sh" "$suite")
-key=$(echo "${root##*/} $parts $unpack" | digest)
+key=$({
+	echo "$parts $unpack"
+	grep "^$version " "$root/kernels"
+} | digest)
 cached "kernel-source-$version" "$key" make_source
