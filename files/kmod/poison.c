@@ -25,6 +25,9 @@ static int nvgrace_poison_pgoff(struct vm_area_struct *vma, unsigned long pfn,
 
 	index = bar->region->index;
 	*pgoff = (index << (VFIO_PCI_OFFSET_SHIFT - PAGE_SHIFT)) + pfn - first;
+	/* mm sends SIGKILL for a page that the mapping does not show. */
+	if (*pgoff < vma->vm_pgoff || *pgoff - vma->vm_pgoff >= vma_pages(vma))
+		return -EFAULT;
 	return 0;
 }
 
