@@ -20,7 +20,12 @@ GIB = 1 << 30
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PCI_COMMAND = 4
 COMMAND_MEMORY = 2
-DRIVER = "/sys/bus/pci/drivers/nvgrace_gpu_vfio_pci"
+OUR_MODULE = "nvgrace_gpu_vfio_pci"
+# The module under test; its driver directory in sysfs has the same name.
+MODULE = os.environ.get("GPU_MODULE", OUR_MODULE)
+MODULE_FILE = os.environ.get("GPU_MODULE_FILE", f"/root/kmod/{MODULE}/nvgrace-gpu-vfio-pci.ko")
+OURS = MODULE == OUR_MODULE
+DRIVER = "/sys/bus/pci/drivers/" + MODULE
 
 
 @dataclass(frozen=True)
@@ -29,22 +34,28 @@ class Expected:
 
     actual: int
     reported: int
+    base: int = 0
+
+    @property
+    def mappable(self) -> int:
+        """Return the actual size in whole pages, which is what mmap can give."""
+        return self.actual // PAGE * PAGE
 
 
 def _power_of_two(size: int) -> int:
     return 1 << (size - 1).bit_length()
 
 
-def expected_regions(memory: int, mig_bug: bool, layout: str) -> dict[int, Expected]:
+def expected_regions(memory: int, mig_bug: bool, layout: str, base: int = 0) -> dict[int, Expected]:
     """Return the emulated regions by VFIO index."""
     if layout == "bar2":
-        return {2: Expected(memory, _power_of_two(memory))}
+        return {2: Expected(memory, _power_of_two(memory), base)}
     if not mig_bug:
-        return {4: Expected(memory, _power_of_two(memory))}
+        return {4: Expected(memory, _power_of_two(memory), base)}
     shown = memory - GIB
     usemem = shown // (512 * MIB) * 512 * MIB
     resmem = memory - usemem
-    return {4: Expected(usemem, _power_of_two(shown)), 2: Expected(resmem, _power_of_two(resmem))}
+    return {4: Expected(usemem, _power_of_two(shown), base), 2: Expected(resmem, _power_of_two(resmem), base + usemem)}
 
 
 # Set by environment: the tests run as plain unittest on a host that has nothing else.
@@ -53,8 +64,11 @@ MEMORY = int(os.environ.get("GPU_MEMORY", 2560 * MIB))
 MEMORY_BASE = int(os.environ.get("GPU_MEMORY_BASE", 8 * GIB))
 MIG_BUG = os.environ.get("GPU_MIG_BUG", "1") == "1"
 LAYOUT = os.environ.get("GPU_LAYOUT", "mainline")
+DEVICE = "/sys/bus/pci/devices/" + ADDRESS
+KERNEL = tuple(int(part) for part in os.uname().release.split(".")[:2])
+ARM64 = os.uname().machine == "aarch64"
 READY_AFTER = float(os.environ.get("GPU_READY_AFTER", "6"))
-EXPECTED = expected_regions(MEMORY, MIG_BUG, LAYOUT)
+EXPECTED = expected_regions(MEMORY, MIG_BUG, LAYOUT, MEMORY_BASE)
 
 
 class DeviceTest(unittest.TestCase):
@@ -78,6 +92,34 @@ class DeviceTest(unittest.TestCase):
         with self.assertRaises(OSError) as caught:
             call(*args, **kwargs)
         self.assertEqual(caught.exception.errno, code, caught.exception)
+
+
+def capability(device: Device, wanted: int) -> int:
+    """Return where in config space a PCI capability is. Raises RuntimeError without it."""
+    position = device.config(0x34, 1)[0]
+    while position:
+        cap_id, following = device.config(position, 2)
+        if cap_id == wanted:
+            return position
+        position = following
+    raise RuntimeError(f"the function has no PCI capability {wanted:#x}")
+
+
+def write_once(path: str, text: str) -> None:
+    """Write a sysfs attribute by one write; a buffered file would try again when the first one failed."""
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def kernel_mappings() -> list:
+    """Return the kernel's own mappings of GPU memory, as lines of /proc/vmallocinfo."""
+    with open("/proc/vmallocinfo", encoding="ascii") as stream:
+        lines = stream.readlines()
+    starts = {expected.base for expected in EXPECTED.values()}
+    return [line for line in lines if any(f"phys=0x{start:016x}" in line for start in starts)]
 
 
 def seconds(call: Callable[[], object]) -> float:

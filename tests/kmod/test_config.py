@@ -8,6 +8,7 @@ import struct
 import unittest
 
 import vfio_client as vfio
+from contract import contract
 from hostside import ADDRESS, EXPECTED, DeviceTest
 
 BARS = range(0x10, 0x28)
@@ -29,11 +30,13 @@ class Config(DeviceTest):
         """Write config space by one write."""
         return self.device.write(vfio.CONFIG_REGION, offset, data)
 
+    @contract("behaviour-bar-value")
     def test_emulated_bars_are_64_bit_prefetchable_and_zero_at_open(self) -> None:
         """Stored = 0 at open."""
         for index in EXPECTED:
             self.assertEqual(self.quad(position(index)), 0xC)
 
+    @contract("behaviour-bar-value")
     def test_sizing_gives_the_reported_size(self) -> None:
         """What a guest's firmware does."""
         for index, expected in EXPECTED.items():
@@ -43,6 +46,7 @@ class Config(DeviceTest):
                 self.put(position(index) + half, b"\xff" * 4)
             self.assertEqual(self.quad(position(index)), mask)
 
+    @contract("behaviour-config-read", "mainline-1")
     def test_every_read_shows_what_dword_reads_show(self) -> None:
         """Mainline overlays one BAR of a read that touches several."""
         for number, index in enumerate(EXPECTED):
@@ -54,6 +58,7 @@ class Config(DeviceTest):
             for count in range(1, 0x40 - start + 1):
                 self.assertEqual(self.device.config(start, count), header[start:start + count], (start, count))
 
+    @contract("behaviour-config-write", "mainline-1")
     def test_write_across_all_bars_loses_nothing(self) -> None:
         """Mainline returns 8 of 16 bytes, or 16 and drops a BAR."""
         for start in (0x10, 0x14, 0x18, 0x1C, 0x20):
@@ -68,6 +73,18 @@ class Config(DeviceTest):
                     self.put(offset, b"\xff" * 4)
                 self.assertEqual(together, self.device.config(BARS.start, len(BARS)), (start, count))
 
+    @contract("behaviour-config-write", "mainline-1")
+    def test_16_bytes_at_0x18_and_at_0x10(self) -> None:
+        """Mainline returns 8 for both on GH200, and loses BAR0/1 of the latter."""
+        for start in (0x18, 0x10):
+            self.assertEqual(self.put(start, b"\xff" * 16), 16, f"16 bytes at {start:#x}")
+            for index, expected in EXPECTED.items():
+                if start <= position(index) < start + 16:
+                    mask = 0xFFFFFFFFFFFFFFFF & ~(expected.reported - 1)
+                    self.assertEqual(self.quad(position(index)), mask | 0xC)
+        self.assertNotEqual(self.device.config(0x10, 4), bytes(4))
+
+    @contract("behaviour-config-write", "behaviour-config-read")
     def test_bytes_of_a_register_are_kept_apart(self) -> None:
         """One and two byte writes."""
         for index, expected in EXPECTED.items():
@@ -77,6 +94,7 @@ class Config(DeviceTest):
             self.assertEqual(self.quad(position(index)), stored | 0xC)
             self.assertEqual(self.device.config(position(index) + 5, 3), struct.pack("<Q", stored)[5:])
 
+    @contract("behaviour-config-write", "mainline-1")
     def test_write_that_begins_before_the_bars(self) -> None:
         """The core's part and ours in one write."""
         before = self.device.config(0x0C, 4)
@@ -85,6 +103,7 @@ class Config(DeviceTest):
         self.assertEqual(self.put(0x0C, data), len(data))
         self.assertEqual(self.quad(position(index)), 0x77 << 48 | 0xC)
 
+    @contract("behaviour-bar-value")
     def test_reset_forgets(self) -> None:
         """VFIO_DEVICE_RESET and a new open."""
         for index in EXPECTED:
@@ -99,6 +118,7 @@ class Config(DeviceTest):
         for index in EXPECTED:
             self.assertEqual(self.quad(position(index)), 0xC)
 
+    @contract("behaviour-config-read")
     def test_the_rest_of_config_space(self) -> None:
         """Ids, and a read of everything at once."""
         self.assertEqual(self.device.config(0, 2), b"\xde\x10")

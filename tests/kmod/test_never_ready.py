@@ -5,29 +5,21 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import time
 import unittest
 
 import vfio_client as vfio
-from hostside import ADDRESS, COMMAND_MEMORY, DRIVER, EXPECTED, DeviceTest, in_child, in_thread, seconds
+from contract import contract
+from hostside import ADDRESS, COMMAND_MEMORY, DRIVER, EXPECTED, DeviceTest, in_child, in_thread, seconds, write_once
 
 LIMIT = 30
-
-
-def write_once(path: str, text: str) -> None:
-    """Write a sysfs attribute by one write; a buffered file would try again when the first one failed."""
-    fd = os.open(path, os.O_WRONLY)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
 
 
 class NeverReady(DeviceTest):
     """Errors instead of memory."""
 
+    @contract("behaviour-ready-legacy")
     def test_read_write_and_fault_end_after_the_limit(self) -> None:
         """ETIME, ETIME and SIGBUS: side by side, to wait once only."""
         index = max(EXPECTED)
@@ -43,12 +35,14 @@ class NeverReady(DeviceTest):
         self.assertGreater(took, LIMIT - 1)
         self.assertLess(took, LIMIT + 10)
 
+    @contract("behaviour-ready-legacy")
     def test_decode_off_is_eio_at_once(self) -> None:
         """The readiness registers cannot be read then."""
         self.set_command(self.command() & ~COMMAND_MEMORY)
         took = seconds(lambda: self.assert_errno(errno.EIO, self.device.read, max(EXPECTED), 0, 8))
         self.assertLess(took, 5)
 
+    @contract("behaviour-ready-lock")
     def test_region_info_and_config_work(self) -> None:
         """They need no memory."""
         for index, expected in EXPECTED.items():
@@ -59,6 +53,7 @@ class NeverReady(DeviceTest):
 class Probe(unittest.TestCase):
     """Binding."""
 
+    @contract("behaviour-ready-legacy", "mainline-10")
     def test_bind_fails_after_the_limit(self) -> None:
         """ETIME, and the function is left without a driver; the tests after this one bind again."""
         write_once(DRIVER + "/unbind", ADDRESS)

@@ -11,6 +11,7 @@ import signal
 import time
 import unittest
 
+from contract import contract
 from hostside import COMMAND_MEMORY, EXPECTED, READY_AFTER, DeviceTest, in_thread, seconds
 
 # What needs no waiting is done well before; the emulated host is slow.
@@ -24,17 +25,20 @@ class Waiting(DeviceTest):
         """Read memory."""
         return self.device.read(max(EXPECTED), 0, 8)
 
+    @contract("behaviour-ready-legacy", "behaviour-open-resets")
     def test_first_read_waits_and_succeeds(self) -> None:
         """And the second does not wait."""
         self.assertGreater(seconds(self.first_read), AT_ONCE)
         self.assertLess(seconds(self.first_read), AT_ONCE)
 
+    @contract("behaviour-ready-legacy")
     def test_reset_makes_it_wait_again(self) -> None:
         """VFIO_DEVICE_RESET counts as the reset at open does."""
         self.first_read()
         self.device.reset()
         self.assertGreater(seconds(self.first_read), AT_ONCE)
 
+    @contract("mainline-5")
     def test_hole_never_waits(self) -> None:
         """Neither read nor write."""
         for index, expected in EXPECTED.items():
@@ -43,6 +47,7 @@ class Waiting(DeviceTest):
             self.assertLess(seconds(lambda i=index, o=expected.actual: self.device.read(i, o, 64)), AT_ONCE)
             self.assertLess(seconds(lambda i=index, o=expected.actual: self.device.write(i, o, b"x")), AT_ONCE)
 
+    @contract("mainline-5", "behaviour-ready-lock")
     def test_others_go_on_while_a_reader_waits(self) -> None:
         """PCI_COMMAND, region info, the hole: mainline has them wait for the lock."""
         reader = in_thread(self.first_read)
@@ -57,6 +62,7 @@ class Waiting(DeviceTest):
         except OSError as error:
             self.assertEqual(error.errno, errno.EIO)
 
+    @contract("mainline-5", "behaviour-ready-lock")
     def test_reset_goes_on_while_a_reader_waits(self) -> None:
         """And the reader then waits for the later of the two resets."""
         reader = in_thread(self.first_read)
@@ -65,6 +71,7 @@ class Waiting(DeviceTest):
         self.assertTrue(reader.running())
         reader.join()
 
+    @contract("behaviour-ready-lock")
     def test_a_fault_waits_and_the_process_goes_on(self) -> None:
         """mmap_lock is free meanwhile: another thread can map and unmap."""
         with self.device.map(max(EXPECTED), 0, 1 << 21) as mapping:
@@ -75,6 +82,7 @@ class Waiting(DeviceTest):
             toucher.join()
             self.assertGreater(toucher.ended - toucher.started, AT_ONCE)
 
+    @contract("behaviour-ready-lock")
     def test_a_mapping_can_go_while_its_fault_waits(self) -> None:
         """The wait holds the file, not the mapping: SIGSEGV for the one who touched it, nothing worse."""
         pid = os.fork()
@@ -88,6 +96,7 @@ class Waiting(DeviceTest):
             os._exit(0)
         self.assertEqual(os.WTERMSIG(os.waitpid(pid, 0)[1]), signal.SIGSEGV)
 
+    @contract("match-kill", "behaviour-ready-legacy")
     def test_kill_ends_a_wait(self) -> None:
         """For read and for a fault."""
         with self.device.map(max(EXPECTED), 0, 1 << 21) as mapping:
@@ -101,6 +110,7 @@ class Waiting(DeviceTest):
                 os.kill(pid, signal.SIGKILL)
                 self.assertLess(seconds(lambda p=pid: os.waitpid(p, 0)), AT_ONCE)
 
+    @contract("behaviour-ready-lock")
     def test_several_readers_wait_together(self) -> None:
         """Not one after another."""
         readers = [in_thread(self.first_read) for _ in range(4)]
