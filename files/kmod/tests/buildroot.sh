@@ -34,7 +34,7 @@ trixie)
 	packages="$packages bc bison ca-certificates cbmc clang coccinelle cpio
 		dkms dwarves flex kmod libc6-dev-arm64-cross libcap-dev
 		libclang-rt-19-dev libdw-dev libelf-dev libnuma-dev libpython3.13
-		libssl-dev llvm perl python3 python3-ply rsync uuid-dev zstd"
+		libssl-dev llvm ocaml perl python3 python3-ply rsync uuid-dev zstd"
 	;;
 forky)
 	kernels=7.2
