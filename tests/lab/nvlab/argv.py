@@ -129,7 +129,7 @@ def _kernel_arguments(spec: Spec) -> str:
         words += ["kvm-arm.mode=nvhe"]
     if spec.arch.name == "amd64":
         words += ["mitigations=off"] + ([] if spec.faults.no_iommu else ["intel_iommu=on"])
-    return " ".join(words)
+    return " ".join([*words, *spec.kernel.arguments])
 
 
 def qemu_argv(spec: Spec, files: Files, emulator: Emulator, kernel: Path | None, ssh_port: int,

@@ -19,8 +19,8 @@ from .processes import end_build
 from .steps import say
 
 # Others keep things in this cache, too (the roots of the kernel module's build): only these are ours to remove.
-TEMPORARY = "lab-tmp."
-BUILD, LABS = "build", "labs"
+BUILD, KERNELS, LABS = "build", "kernels", "labs"
+TEMPORARY = {BUILD: "lab-tmp.", KERNELS: "lab-kernel-tmp."}
 
 
 def default_root() -> Path:
@@ -76,7 +76,7 @@ def _discard(temporary: Path) -> None:
 
 @dataclass(frozen=True)
 class Cache:
-    """A directory of finished entries, temporary directories (``lab-tmp.*``), the lab's key and the labs' state."""
+    """A directory of finished entries, temporary directories (TEMPORARY), the lab's key and the labs' state."""
 
     root: Path
 
@@ -103,7 +103,7 @@ class Cache:
 
     @contextlib.contextmanager
     def lock(self, purpose: str) -> Iterator[None]:
-        """Hold one of the cache's locks: BUILD for minutes, LABS for the moment that a change of the labs takes."""
+        """Hold one of the cache's locks: BUILD and KERNELS for minutes, LABS for the moment that a change takes."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / f"{purpose}.lock").open("w") as handle:
             try:
@@ -113,22 +113,22 @@ class Cache:
                 fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
-    def remove_leftovers(self) -> None:
-        """Remove what an interrupted build left. Call it with the lock held."""
-        for path in self.root.glob(f"{TEMPORARY}*"):
+    def remove_leftovers(self, purpose: str) -> None:
+        """Remove what an interrupted build left. Call it with the lock of this purpose held."""
+        for path in self.root.glob(f"{TEMPORARY[purpose]}*"):
             say(f"    removing {path.name}, left by an interrupted build")
             _discard(path)
 
-    def provide(self, name: str, build: Callable[[Path], None]) -> Path:
+    def provide(self, name: str, build: Callable[[Path], None], purpose: str = BUILD) -> Path:
         """Return the entry ``name``, building it into a temporary directory and renaming that when it is missing."""
         entry = self.entry(name)
         if entry.is_dir():
             return entry
-        with self.lock(BUILD):
+        with self.lock(purpose):
             if entry.is_dir():
                 return entry
-            self.remove_leftovers()
-            temporary = self.root / f"{TEMPORARY}{name}"
+            self.remove_leftovers(purpose)
+            temporary = self.root / f"{TEMPORARY[purpose]}{name}"
             temporary.mkdir()
             try:
                 build(temporary)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -79,8 +80,8 @@ def _function(gpu: Gpu, spec: Spec, functions: list[str]) -> list[Result]:
         return [Result(f"gpu{gpu.index} function", False, f"nothing at {gpu.address}")]
     ids, group = rows[gpu.address]
     wanted = "0x{}:0x{}".format(*gpu.pci_id.split(":"))
-    # Linux 6.12 on arm64 makes the group at the first probe of a driver, 7.3 at boot.
-    may_lack_group = spec.faults.no_iommu or (spec.arch.name, spec.kernel.version) == ("arm64", "6.12")
+    # Linux 6.12 and older on arm64 make the group at the first probe of a driver, 7.3 at boot.
+    may_lack_group = spec.faults.no_iommu or (spec.arch.name == "arm64" and spec.kernel.name in ("6.1", "6.12"))
     group_ok = group == "none" if spec.faults.no_iommu else group != "none" or may_lack_group
     return [Result(f"gpu{gpu.index} function", ids == wanted, f"{gpu.address} {ids}"),
             Result(f"gpu{gpu.index} IOMMU group", group_ok, group)]
@@ -95,12 +96,12 @@ def judge(spec: Spec, found: Mapping[str, list[str]]) -> list[Result]:
     properties = [path.rsplit("/", 1)[-1] for path in found["properties"]]
     capabilities = " ".join(line.strip() for line in found["libvirt"])
     results = [
-        Result("kernel", release.startswith(f"{spec.kernel.version}."), release),
+        Result("kernel", bool(re.fullmatch(spec.kernel.release, release)), release),
         Result("generic initiators", initiators == expected_nodes, f"nodes {initiators}"),
         Result("distances", len(found["distance"][0].split()) == nodes + 1, found["distance"][0]),
         Result("ACPI properties", bool(properties) != spec.faults.no_properties, ", ".join(properties) or "none"),
-        Result("/dev/kvm", "present" in found["kvm"], "present" if found["kvm"] else "absent"),
-        Result("libvirt offers kvm", "<domain>kvm</domain>" in capabilities, capabilities),
+        Result("/dev/kvm", ("present" in found["kvm"]) == spec.kernel.kvm, "present" if found["kvm"] else "absent"),
+        Result("libvirt offers kvm", ("<domain>kvm</domain>" in capabilities) == spec.kernel.kvm, capabilities),
     ]
     for gpu in spec.gpus:
         results += [_memory(gpu, found["iomem"]), *_function(gpu, spec, found["functions"])]

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from . import lifecycle, state
-from .cache import BUILD, LABS, Cache, remove_tree
+from .cache import BUILD, KERNELS, LABS, Cache, remove_tree
 from .image import unregister_emulation
 
 
@@ -15,7 +15,8 @@ def clean(cache: Cache) -> None:
         return
     for lab in state.load_all(cache):
         lifecycle.stop(cache, lab.spec.name)
-    with cache.lock(BUILD), cache.lock(LABS):
-        cache.remove_leftovers()
+    with cache.lock(BUILD), cache.lock(KERNELS), cache.lock(LABS):
+        for purpose in (BUILD, KERNELS):
+            cache.remove_leftovers(purpose)
         unregister_emulation(cache.root)
         remove_tree(cache.root)

@@ -105,6 +105,13 @@ def _rollback(cache: Cache, options: argparse.Namespace) -> int:
     return 0
 
 
+def _kernel_tree(cache: Cache, options: argparse.Namespace) -> int:
+    if options.kernel != "debug":
+        raise UsageError(f"Only the kernel 'debug' has a tree here, not {options.kernel!r}; Debian's have headers.")
+    print(lifecycle.debug_kernel(cache) / "tree")
+    return 0
+
+
 def _wait(cache: Cache, options: argparse.Namespace) -> int:
     lifecycle.wait(cache, options.name, options.timeout)
     return 0
@@ -181,6 +188,8 @@ def _parser() -> Parser:
     gpu = verb("gpu", _gpu, f"ask or tell a GPU: {gpuserver.REQUESTS}")
     gpu.add_argument("index", type=int)
     gpu.add_argument("request", nargs="+")
+    tree = verb("kernel-tree", _kernel_tree, "print what modules for the debug kernel are built against", named=False)
+    tree.add_argument("kernel", metavar="KERNEL", help="debug")
     verb("clean", _clean, "stop every host and remove the whole cache", named=False)
     return parser
 

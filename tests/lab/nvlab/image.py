@@ -30,6 +30,7 @@ from .recipe import (
     Kernel,
     image_key,
     image_packages,
+    suite_options,
 )
 from .steps import run_logged, step
 
@@ -45,9 +46,10 @@ TINY_ARCHIVE = "usr/share/nvgrace-lab/tiny.cpio.gz"
 
 @dataclass(frozen=True)
 class Image:
-    """A finished image: what QEMU boots."""
+    """A finished image: what QEMU boots. ``kernel_directory`` has a kernel that takes the place of the image's own."""
 
     directory: Path
+    kernel_directory: Path | None = None
 
     @property
     def disk(self) -> Path:
@@ -56,13 +58,22 @@ class Image:
 
     @property
     def kernel(self) -> Path:
-        """Return the kernel that the disk holds, too."""
-        return self.directory / "vmlinuz"
+        """Return the kernel; the disk holds it, too, unless it was built here."""
+        return (self.kernel_directory or self.directory) / "vmlinuz"
 
     @property
-    def initrd(self) -> Path:
-        """Return the initrd that the disk holds, too."""
-        return self.directory / "initrd.img"
+    def guest_kernel(self) -> Path:
+        """Return the kernel that the disk holds, and that nested guests boot."""
+        return self.directory / "vmlinuz"
+
+    def initrd(self) -> bytes:
+        """Return the initrd that the disk holds, too; a kernel that was built here needs none."""
+        return b"" if self.kernel_directory else (self.directory / "initrd.img").read_bytes()
+
+    @property
+    def modules(self) -> Path | None:
+        """Return what belongs into /lib/modules and is not on the disk."""
+        return self.kernel_directory / "modules" if self.kernel_directory else None
 
     @property
     def tiny(self) -> Path:
@@ -71,7 +82,8 @@ class Image:
 
     def release(self) -> str:
         """Return the kernel's release, such as 7.3.4+deb13-arm64."""
-        return str(json.loads((self.directory / "manifest.json").read_text())["kernel_release"])
+        manifest = (self.kernel_directory or self.directory) / "manifest.json"
+        return str(json.loads(manifest.read_text())["kernel_release"])
 
 
 def ensure_key(cache: Cache) -> Path:
@@ -90,7 +102,7 @@ def public_key(cache: Cache) -> str:
 
 def image_entry(cache: Cache, arch: Arch, kernel: Kernel) -> Path:
     """Return where the image is or will be."""
-    return cache.entry(f"image-{arch.name}-{kernel.version}-{image_key(arch, kernel, public_key(cache))}")
+    return cache.entry(f"image-{arch.name}-{kernel.name}-{image_key(arch, kernel, public_key(cache))}")
 
 
 @contextlib.contextmanager
@@ -147,7 +159,7 @@ def _install_root(root: Path, arch: Arch, kernel: Kernel, key: str, environment:
     options = INSTALL_OPTIONS + (() if arch.name == debian_arch() else FOREIGN_OPTIONS)
     run_logged(
         ["mmdebstrap", "--verbose", *(option.replace("{assets}", str(ASSETS)) for option in options),
-         f"--architectures={arch.name}", f"--include={','.join(image_packages(arch, kernel))}",
+         *suite_options(kernel), f"--architectures={arch.name}", f"--include={','.join(image_packages(arch, kernel))}",
          SUITE, str(root), *([mirror] if mirror else [])],
         log, {**environment, "PUBLIC_KEY": key, BUILD_MARK: str(root.parent)},
     )
@@ -155,8 +167,8 @@ def _install_root(root: Path, arch: Arch, kernel: Kernel, key: str, environment:
 
 def _kernel_release(root: Path, kernel: Kernel) -> str:
     releases = sorted(path.name for path in (root / "lib/modules").iterdir())
-    if len(releases) != 1 or not releases[0].startswith(f"{kernel.version}."):
-        raise LabError(f"{kernel.suite} now carries kernel {', '.join(releases) or 'none'}, not {kernel.version}; "
+    if len(releases) != 1 or not releases[0].startswith(f"{kernel.name}."):
+        raise LabError(f"{kernel.suite} now carries kernel {', '.join(releases) or 'none'}, not {kernel.name}; "
                        "update KERNELS in tests/lab/nvlab/recipe.py.")
     return releases[0]
 
@@ -177,7 +189,7 @@ def _make_disk(root: Path, disk: Path, log: Path) -> None:
 def build_image(target: Path, arch: Arch, kernel: Kernel, emulator: Emulator, key: str, log: Path) -> None:
     """Build an image into ``target``, an empty directory. Raises LabError with the tail of the log on failure."""
     root = target / "root"
-    with step(f"install Debian {SUITE} {arch.name} with kernel {kernel.version}"), \
+    with step(f"install Debian {SUITE} {arch.name} with kernel {kernel.name}"), \
             foreign_programs(arch, emulator) as environment:
         _install_root(root, arch, kernel, key, environment, log)
     release = _kernel_release(root, kernel)
@@ -190,7 +202,7 @@ def build_image(target: Path, arch: Arch, kernel: Kernel, emulator: Emulator, ke
         shutil.copy(root / "boot" / f"initrd.img-{release}", target / "initrd.img")
         _make_disk(root, target / "disk.raw", log)
         remove_tree(root)
-    manifest = {"arch": arch.name, "kernel": kernel.version, "kernel_release": release}
+    manifest = {"arch": arch.name, "kernel": kernel.name, "kernel_release": release}
     (target / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 

@@ -26,7 +26,7 @@ def _probe_argv(arch: Arch, emulator: Emulator, image: Image) -> list[str]:
     machine = "virt,virtualization=on,gic-version=3" if arch.name == "arm64" else "q35,kernel-irqchip=split"
     return [*emulator.command(f"qemu-system-{arch.qemu}"), *emulator.data_options(),
             "-machine", machine, "-accel", "kvm", "-cpu", "host", "-m", "512", "-nodefaults", "-no-user-config",
-            "-display", "none", "-serial", "stdio", "-kernel", str(image.kernel), "-initrd", str(image.tiny),
+            "-display", "none", "-serial", "stdio", "-kernel", str(image.guest_kernel), "-initrd", str(image.tiny),
             "-append", f"console={arch.console} quiet panic=-1"]
 
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import acpi, aml, dsdt, gpuserver, qmp, state
+from . import acpi, aml, debugkernel, dsdt, gpuserver, qmp, state
 from .argv import Files, qemu_argv
 from .cache import LABS, Cache, remove_tree
 from .emulator import Emulator, provide_emulator
@@ -42,7 +42,9 @@ def login(cache: Cache, lab: Lab) -> Login:
 
 def _has_image(cache: Cache, spec: Spec) -> bool:
     # Without a key there is no image either, and asking for the image's name would make one.
-    return cache.key.exists() and image_entry(cache, spec.arch, spec.kernel).is_dir()
+    if spec.kernel.disk and not debugkernel.entry(cache).is_dir():
+        return False
+    return cache.key.exists() and image_entry(cache, spec.arch, spec.disk_kernel).is_dir()
 
 
 def build(cache: Cache, spec: Spec) -> tuple[Emulator, Image]:
@@ -51,16 +53,26 @@ def build(cache: Cache, spec: Spec) -> tuple[Emulator, Image]:
     require_space(cache.root, RUN_SPACE if _has_image(cache, spec) else BUILD_SPACE)
     install_tools(cache.new_log("packages"))
     emulator = provide_emulator(cache)
-    image = provide_image(cache, spec.arch, spec.kernel, emulator)
-    _remove_outdated(cache, spec, image)
+    image = provide_image(cache, spec.arch, spec.disk_kernel, emulator)
+    _remove_outdated(cache, f"image-{spec.arch.name}-{spec.disk_kernel.name}-*", image.directory)
+    if spec.kernel.disk:
+        image = dataclasses.replace(image, kernel_directory=debug_kernel(cache))
     return emulator, image
 
 
-def _remove_outdated(cache: Cache, spec: Spec, image: Image) -> None:
-    """Remove images of the same kind that other inputs made, unless a lab runs from one."""
+def debug_kernel(cache: Cache) -> Path:
+    """Provide the debug kernel's directory, building it when it is missing."""
+    require_root()
+    directory = debugkernel.provide(cache)
+    _remove_outdated(cache, f"{debugkernel.PREFIX}*", directory)
+    return directory
+
+
+def _remove_outdated(cache: Cache, pattern: str, current: Path) -> None:
+    """Remove entries of the same kind that other inputs made, unless a lab runs from one."""
     with cache.lock(LABS):
-        keep = {image.directory, *state.images_in_use(cache)}
-        for old in cache.root.glob(f"image-{spec.arch.name}-{spec.kernel.version}-*"):
+        keep = {current, *state.images_in_use(cache)}
+        for old in cache.root.glob(pattern):
             if old not in keep:
                 say(f"    removing {old.name}, made from other inputs")
                 remove_tree(old)
@@ -109,7 +121,7 @@ def _make_initrd(lab: Lab, image: Image, emulator: Emulator) -> None:
         argv = qemu_argv(lab.spec, lab.files, emulator, None, lab.ssh_port, lab.accel)
         table = dsdt.read_dsdt(argv, lab.files.qmp, lab.files.qemu_log, lab.files.run / "memory")
         tables["dsdt"] = aml.with_64_bit_integers(table)
-    lab.files.initrd.write_bytes(acpi.early_archive(tables) + image.initrd.read_bytes())
+    lab.files.initrd.write_bytes(acpi.early_archive(tables) + image.initrd())
 
 
 def _reserve(cache: Cache, spec: Spec, image: Image, accel: str) -> Lab:
@@ -126,7 +138,8 @@ def _reserve(cache: Cache, spec: Spec, image: Image, accel: str) -> Lab:
             remove_tree(directory)
         directory.mkdir(parents=True)
         files = Files(directory, Path(tempfile.mkdtemp(prefix="nvlab-", dir="/run")))
-        lab = Lab(spec, files, STARTING, _free_port(cache), accel, image.directory, {})
+        lab = Lab(spec, files, STARTING, _free_port(cache), accel, image.directory, {},
+                  kernel=image.kernel_directory)
         state.save(lab)
     return lab
 
@@ -158,7 +171,7 @@ def _launch(lab: Lab, image: Image, emulator: Emulator) -> Lab:
 
 def relaunch(lab: Lab, emulator: Emulator, snapshot: str) -> Lab:
     """Start a lab's processes again, on the disk that it has, from a snapshot; its old processes have ended."""
-    return _start_qemu(_start_gpus(lab), Image(lab.image), emulator, snapshot)
+    return _start_qemu(_start_gpus(lab), Image(lab.image, lab.kernel), emulator, snapshot)
 
 
 def _wait_for_boot(cache: Cache, lab: Lab, old_boot: str | None = None) -> None:
@@ -182,6 +195,8 @@ def start(cache: Cache, spec: Spec) -> Lab:
         with step(f"boot {spec.name} ({spec.arch.name}, kernel {image.release()}, {spec.product.name}, {accel})"):
             lab = _launch(lab, image, emulator)
             _wait_for_boot(cache, lab)
+            if image.modules is not None:
+                login(cache, lab).upload(image.modules, "/lib/modules")
     except BaseException as error:
         current = state.load(cache, spec.name) or lab
         _shut_down(current)

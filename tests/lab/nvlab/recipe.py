@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from .cache import digest
 
 SUITE = "trixie"
 BACKPORTS = f"{SUITE}-backports"
+OWN_SUITES = (SUITE, BACKPORTS)
 DISK_SIZE = "8G"
 ASSETS = Path(__file__).resolve().parent.parent / "image"
+KERNEL_ASSETS = ASSETS.parent / "kernels"
 
 USERLAND = (
     # a bootable host that Ansible can talk to
@@ -56,10 +59,23 @@ class Arch:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel that a lab can run: version prefix and the Debian suite that carries it."""
+    """A kernel that a lab can run: its name, which Debian's releases begin with, and the suite that carries it."""
 
-    version: str
+    name: str
     suite: str
+    # Headers want the compiler of the kernel's suite. Where that is not the image's, modules come built from elsewhere.
+    headers: bool = True
+    # Not Debian's, but built here: the kernel whose image has the disk, and the architecture that it is built for.
+    disk: str | None = None
+    only_arch: str | None = None
+    kvm: bool = True
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def release(self) -> str:
+        """Return a regular expression for the whole of the kernel's release."""
+        name = self.disk or self.name
+        return re.escape(name) + r"\..*" + ("-nvgrace-debug" if self.disk else "")
 
 
 ARCHES = {
@@ -69,6 +85,11 @@ ARCHES = {
 KERNELS = {
     "7.3": Kernel("7.3", BACKPORTS),
     "6.12": Kernel("6.12", SUITE),
+    "7.2": Kernel("7.2", "forky", headers=False),
+    "6.1": Kernel("6.1", "bookworm", headers=False),
+    # Reports go on after the first one, and leaks are looked for.
+    "debug": Kernel("debug", BACKPORTS, disk="7.3", only_arch="amd64", kvm=False,
+                    arguments=("kasan_multi_shot", "kmemleak=on")),
 }
 EMULATOR_PACKAGES = ("qemu-system-arm", "qemu-system-x86", "qemu-efi-aarch64", "seabios", "ipxe-qemu", "qemu-utils",
                      "qemu-user")
@@ -76,16 +97,26 @@ EMULATOR_PACKAGES = ("qemu-system-arm", "qemu-system-x86", "qemu-efi-aarch64", "
 
 def image_packages(arch: Arch, kernel: Kernel) -> tuple[str, ...]:
     """Return the packages of an image in apt's notation; only the kernel may come from another suite."""
-    kernel_packages = tuple(f"{name}-{arch.name}/{kernel.suite}" for name in ("linux-image", "linux-headers"))
-    return USERLAND + arch.packages + kernel_packages
+    names = ("linux-image", "linux-headers") if kernel.headers else ("linux-image",)
+    suffix = f"/{kernel.suite}" if kernel.suite in OWN_SUITES else ""  # kernels/suite.sh pins the others
+    return USERLAND + arch.packages + tuple(f"{name}-{arch.name}{suffix}" for name in names)
+
+
+def suite_options(kernel: Kernel) -> tuple[str, ...]:
+    """Return mmdebstrap's options that make the kernel's suite known where the image does not have it anyway."""
+    if kernel.suite in OWN_SUITES:
+        return ()
+    return (f'--setup-hook=SUITE={SUITE} {KERNEL_ASSETS / "suite.sh"} {kernel.suite} "$1"',)
 
 
 def image_key(arch: Arch, kernel: Kernel, public_key: str) -> str:
     """Hash everything that decides what is in an image."""
-    assets = [path.relative_to(ASSETS).as_posix().encode() + b"\0" + path.read_bytes()
+    assets: list[bytes | str] = [path.relative_to(ASSETS).as_posix().encode() + b"\0" + path.read_bytes()
               for path in sorted(ASSETS.rglob("*")) if path.is_file()]
-    return digest(SUITE, DISK_SIZE, *image_packages(arch, kernel), *INSTALL_OPTIONS, *FOREIGN_OPTIONS, public_key,
-                  *assets)
+    inputs = [SUITE, DISK_SIZE, *image_packages(arch, kernel), *INSTALL_OPTIONS, *FOREIGN_OPTIONS, public_key, *assets]
+    if suite_options(kernel):
+        inputs += [kernel.suite, (KERNEL_ASSETS / "suite.sh").read_bytes()]
+    return digest(*inputs)
 
 
 def emulator_key() -> str:

@@ -21,7 +21,7 @@ def as_data(lab: Lab, key: Path) -> dict[str, object]:
         "name": lab.spec.name,
         "state": lab.state(),
         "arch": lab.spec.arch.name,
-        "kernel": lab.spec.kernel.version,
+        "kernel": lab.spec.kernel.name,
         "product": lab.spec.product.name,
         "faults": lab.spec.faults.words(),
         "gpus": [_gpu_data(lab, gpu) for gpu in lab.spec.gpus],
@@ -45,7 +45,7 @@ def _gpu_data(lab: Lab, gpu: Gpu) -> dict[str, object]:
 def _row(lab: Lab) -> tuple[str, ...]:
     spec = lab.spec
     boot = "-" if lab.boot_seconds is None else f"{lab.boot_seconds:.1f} s"
-    return (spec.name, lab.state(), spec.arch.name, spec.kernel.version, spec.product.name, str(len(spec.gpus)),
+    return (spec.name, lab.state(), spec.arch.name, spec.kernel.name, spec.product.name, str(len(spec.gpus)),
             ",".join(spec.faults.words()) or "-", str(lab.ssh_port), lab.accel, boot)
 
 

@@ -27,6 +27,11 @@ class Spec:
     faults: Faults
     snapshots: bool = False
 
+    @property
+    def disk_kernel(self) -> Kernel:
+        """Return the kernel whose image has the disk."""
+        return KERNELS[self.kernel.disk] if self.kernel.disk else self.kernel
+
 
 def check_name(name: str) -> str:
     """Return the name if it can be a directory, a host name and an inventory name. Raises UsageError."""
@@ -42,11 +47,14 @@ def find_arch(name: str) -> Arch:
     return ARCHES[name]
 
 
-def find_kernel(version: str) -> Kernel:
-    """Return a kernel by its version. Raises UsageError for an unknown one."""
-    if version not in KERNELS:
-        raise UsageError(f"There is no kernel {version!r}; the lab knows {', '.join(KERNELS)}.")
-    return KERNELS[version]
+def find_kernel(name: str, arch: str) -> Kernel:
+    """Return a kernel by its name. Raises UsageError for an unknown one, or one that is not for the architecture."""
+    if name not in KERNELS:
+        raise UsageError(f"There is no kernel {name!r}; the lab knows {', '.join(KERNELS)}.")
+    kernel = KERNELS[name]
+    if kernel.only_arch not in (None, arch):
+        raise UsageError(f"The kernel {name!r} is for {kernel.only_arch} only; add --arch {kernel.only_arch}.")
+    return kernel
 
 
 def make_spec(name: str, arch: str, kernel: str, product: str, gpus: int, faults: Sequence[str],
@@ -54,5 +62,5 @@ def make_spec(name: str, arch: str, kernel: str, product: str, gpus: int, faults
     """Return the checked request. Raises UsageError with the first thing that is wrong with it."""
     found = find_product(product)
     chosen = parse_faults(faults)
-    return Spec(check_name(name), find_arch(arch), find_kernel(kernel), found,
+    return Spec(check_name(name), find_arch(arch), find_kernel(kernel, arch), found,
                 place_gpus(found, gpus, chosen.shared_group), chosen, snapshots)

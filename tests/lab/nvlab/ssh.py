@@ -63,6 +63,15 @@ class Login:
             raise LabError(f"ssh to port {self.port} failed with status {answer.returncode}: {answer.stderr.strip()}")
         return answer.stdout
 
+    def upload(self, directory: Path, target: str) -> None:
+        """Copy what is in a directory into one of the host's. Raises LabError when that fails."""
+        with subprocess.Popen(["tar", "-C", str(directory), "-cf", "-", "."], stdout=subprocess.PIPE) as archive:
+            command = shlex.join(["tar", "-C", target, "--no-same-owner", "-xf", "-"])
+            answer = subprocess.run(self.argv([command], batch=True), check=False, stdin=archive.stdout,
+                                    capture_output=True, text=True)
+        if answer.returncode != 0 or archive.returncode != 0:
+            raise LabError(f"Copying {directory} to {target} in the host failed: {answer.stderr.strip()}")
+
     def boot_id(self) -> str:
         """Return the id of the host's current boot."""
         return self.run("cat /proc/sys/kernel/random/boot_id").strip()

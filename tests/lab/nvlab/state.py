@@ -22,7 +22,10 @@ STARTING, RUNNING, STOPPED, DEAD = "starting", "running", "stopped", "dead"
 
 @dataclass(frozen=True)
 class Lab:
-    """A lab as its state file has it. ``boot_seconds`` is the time from QEMU's start to the first ssh login."""
+    """A lab as its state file has it. ``boot_seconds`` is the time from QEMU's start to the first ssh login.
+
+    ``kernel`` is the directory of a kernel that takes the place of the image's own.
+    """
 
     spec: Spec
     files: Files
@@ -33,6 +36,7 @@ class Lab:
     processes: Mapping[str, ProcessId]
     boot_seconds: float | None = None
     snapshot: bool = False
+    kernel: Path | None = None
 
     def state(self) -> str:
         """Return starting, running, stopped, or dead when a process that should run does not."""
@@ -42,8 +46,9 @@ class Lab:
 
 
 def images_in_use(cache: Cache) -> set[Path]:
-    """Return the images that a lab boots from: they may not be removed."""
-    return {lab.image for lab in load_all(cache) if lab.state() in (STARTING, RUNNING)}
+    """Return the images and kernels that a lab boots from: they may not be removed."""
+    labs = [lab for lab in load_all(cache) if lab.state() in (STARTING, RUNNING) or lab.snapshot]
+    return {path for lab in labs for path in (lab.image, lab.kernel) if path is not None}
 
 
 def lab_directory(cache: Cache, name: str) -> Path:
@@ -55,10 +60,11 @@ def save(lab: Lab) -> None:
     """Write the state file; a reader sees the old one or the new one."""
     spec = lab.spec
     data = {
-        "name": spec.name, "arch": spec.arch.name, "kernel": spec.kernel.version, "product": spec.product.name,
-        "gpus": len(spec.gpus), "faults": spec.faults.words(), "phase": lab.phase, "ssh_port": lab.ssh_port,
-        "accel": lab.accel, "image": str(lab.image), "run": str(lab.files.run), "boot_seconds": lab.boot_seconds,
-        "snapshots": spec.snapshots, "snapshot": lab.snapshot,
+        "name": spec.name, "arch": spec.arch.name, "kernel": spec.kernel.name, "product": spec.product.name,
+        "gpus": len(spec.gpus), "faults": spec.faults.words(), "snapshots": spec.snapshots, "phase": lab.phase,
+        "ssh_port": lab.ssh_port, "accel": lab.accel, "image": str(lab.image),
+        "kernel_directory": None if lab.kernel is None else str(lab.kernel), "run": str(lab.files.run),
+        "boot_seconds": lab.boot_seconds, "snapshot": lab.snapshot,
         "processes": {name: [process.pid, process.started] for name, process in lab.processes.items()},
     }
     path = lab.files.directory / STATE_FILE
@@ -77,9 +83,11 @@ def load(cache: Cache, name: str) -> Lab | None:
         data = json.loads(path.read_text())
         spec = make_spec(data["name"], data["arch"], data["kernel"], data["product"], data["gpus"], data["faults"],
                          data.get("snapshots", False))
+        own_kernel = data.get("kernel_directory")
+        kernel = None if own_kernel is None else Path(own_kernel)
         return Lab(spec, Files(directory, Path(data["run"])), data["phase"], data["ssh_port"], data["accel"],
                    Path(data["image"]), {key: ProcessId(*pair) for key, pair in data["processes"].items()},
-                   data["boot_seconds"], data.get("snapshot", False))
+                   data["boot_seconds"], data.get("snapshot", False), kernel)
     except (ValueError, KeyError, TypeError, UsageError) as error:
         raise LabError(f"{path} cannot be read ({error}); end its processes by hand and remove {directory}.") from error
 
