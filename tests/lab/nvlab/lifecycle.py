@@ -219,7 +219,7 @@ def _shut_down(lab: Lab) -> None:
     shutil.rmtree(lab.files.run, ignore_errors=True)
     for path in (lab.files.disk, lab.files.initrd):
         path.unlink(missing_ok=True)
-    state.save(dataclasses.replace(lab, phase=STOPPED, processes={}))
+    state.save(dataclasses.replace(lab, phase=STOPPED, processes={}, snapshot=False))
 
 
 def stop(cache: Cache, name: str) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nvlab import processes, snapshot, state
+from nvlab import lifecycle, processes, snapshot, state
 from nvlab.argv import TCG, Files, qemu_argv
 from nvlab.cache import Cache
 from nvlab.cli import main
@@ -132,6 +133,19 @@ def test_refusals(changes: dict[str, object], verb: str, message: str, tmp_path:
     assert lab.processes["qemu"].alive()
     assert state.load(cache, "grace") == lab
     processes.end(list(lab.processes.values()))
+
+
+def test_a_snapshot_goes_with_the_disk(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("NVGRACE_LAB_CACHE", str(tmp_path))
+    cache, lab = make_lab(tmp_path)
+    lab = dataclasses.replace(lab, snapshot=True, files=Files(lab.files.directory, tmp_path / "run"))
+    state.save(lab)
+    processes.end(list(lab.processes.values()))
+    assert lab.state() == state.DEAD
+    assert state.images_in_use(cache) == {lab.image}, "it can still be brought back"
+    lifecycle.stop(cache, "grace")
+    assert state.images_in_use(cache) == set()
+    assert main(["rollback", "grace"]) == 2
 
 
 def test_state_of_an_older_lab_is_read(tmp_path: Path) -> None:
