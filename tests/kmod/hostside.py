@@ -74,6 +74,8 @@ EXPECTED = expected_regions(MEMORY, MIG_BUG, LAYOUT, MEMORY_BASE)
 class DeviceTest(unittest.TestCase):
     """A test that opens the device for itself."""
 
+    longMessage = False  # a message that is given says all, in one clause
+
     def setUp(self) -> None:
         """Open: which resets the device and so gives each test the same start."""
         self.device = Device(ADDRESS)

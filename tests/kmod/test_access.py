@@ -31,7 +31,8 @@ class ReadWrite(DeviceTest):
                 for offset in (0, 1, expected.actual - count):
                     data = random.randbytes(count)
                     self.assertEqual(self.device.write(index, offset, data), count)
-                    self.assertEqual(self.device.read(index, offset, count), data, (index, offset, count))
+                    self.assertEqual(self.device.read(index, offset, count), data,
+                                     f"region {index}: {count} bytes at {offset:#x} are not what was written")
 
     @contract("behaviour-beyond", "review-4")
     def test_at_or_after_reported_is_einval(self) -> None:
@@ -64,8 +65,9 @@ class ReadWrite(DeviceTest):
         for index, expected in HOLES.items():
             data = random.randbytes(2048)
             self.device.write(index, expected.actual - 2048, data)
-            self.assertEqual(self.device.read(index, expected.actual - 2048, CHUNK), data + b"\xff" * 2048,
-                             f"region {index}")
+            answer = self.device.read(index, expected.actual - 2048, CHUNK)
+            self.assertEqual(len(answer), CHUNK, f"region {index}: a read of {CHUNK} returns {len(answer)}")
+            self.assertEqual(answer, data + b"\xff" * 2048)
 
     @contract("behaviour-hole", "review-9")
     def test_dropped_write_counts_and_changes_nothing(self) -> None:
@@ -82,7 +84,8 @@ class ReadWrite(DeviceTest):
         """All bytes count; those with memory behind them are stored."""
         for index, expected in HOLES.items():
             data = random.randbytes(CHUNK)
-            self.assertEqual(self.device.write(index, expected.actual - 1000, data), CHUNK, f"region {index}")
+            done = self.device.write(index, expected.actual - 1000, data)
+            self.assertEqual(done, CHUNK, f"region {index}: a write of {CHUNK} returns {done}")
             self.assertEqual(self.device.read(index, expected.actual - 1000, CHUNK),
                              data[:1000] + b"\xff" * (CHUNK - 1000))
 
@@ -110,7 +113,8 @@ class Position(DeviceTest):
                 self.assertEqual(os.preadv(self.device.fd, buffers, where), 600)
                 stored = max(0, min(600, expected.actual - start))
                 reads = data[:stored] + b"\xff" * (600 - stored)
-                self.assertEqual(b"".join(bytes(buffer) for buffer in buffers), reads)
+                self.assertEqual(b"".join(bytes(buffer) for buffer in buffers), reads,
+                                 f"region {index}: preadv of three buffers gives wrong data")
 
     @contract("behaviour-position", "review-10")
     def test_successive_reads_advance(self) -> None:
@@ -122,7 +126,8 @@ class Position(DeviceTest):
             self.device.write(index, 0, data)
             buffers = [bytearray(1) for _ in range(300)]
             self.assertEqual(os.preadv(self.device.fd, buffers, where), 300)
-            self.assertEqual(b"".join(bytes(buffer) for buffer in buffers), data)
+            self.assertEqual(b"".join(bytes(buffer) for buffer in buffers), data,
+                             f"region {index}: reads of a byte each do not advance")
 
     @contract("behaviour-position", "review-10")
     def test_bad_buffer_is_efault(self) -> None:
@@ -178,7 +183,7 @@ class Throughput(DeviceTest):
                 memory.append(seconds(lambda i=index, n=count: self.device.read(i, 0, n)))
                 hole.append(seconds(lambda i=index, n=count, o=expected.actual: self.device.read(i, o, n)))
             print(f"region {index}: {count // MIB} MiB of memory {min(memory):.3f} s, of hole {min(hole):.3f} s")
-            self.assertLess(min(hole), 5 * min(memory), f"hole {min(hole) / min(memory):.0f} times as dear")
+            self.assertLess(min(hole), 5 * min(memory), f"{min(hole) / min(memory):.0f} times as dear")
 
     @contract("mainline-9")
     def test_regions_read_and_write_alike(self) -> None:
@@ -199,7 +204,7 @@ class Throughput(DeviceTest):
         for size in (CHUNK, PMD):
             fastest = max(rates[index, size] for index in EXPECTED)
             slowest = min(rates[index, size] for index in EXPECTED)
-            self.assertGreater(slowest, fastest / 10, f"{size} bytes: {slowest:.0f} and {fastest:.0f} MB/s")
+            self.assertGreater(slowest, fastest / 10, f"{size} bytes at a time: {slowest:.0f} and {fastest:.0f} MB/s")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import re
 import unittest
 from pathlib import Path
 
-from contract import contract
+from contract import contract, ours_only
 from hostside import ARM64, EXPECTED, KERNEL, LAYOUT, MIB, PAGE, DeviceTest
 
 TRACING = Path("/sys/kernel/tracing")
@@ -86,6 +86,7 @@ class Caching(DeviceTest):
                         self.assertEqual(bool(flags & VM_ALLOW_ANY_UNCACHED), self.write_combined(index), hex(flags))
 
     @contract("behaviour-caching")
+    @ours_only("the kernel's own driver uses ioremap_wc for resmem, which is as good")
     def test_mapping_of_the_kernel(self) -> None:
         """For read and write."""
         for index, expected in EXPECTED.items():

@@ -56,7 +56,8 @@ class Config(DeviceTest):
             self.assertNotEqual(header[position(index):position(index) + 8], bytes(8))
         for start in range(0x2C):
             for count in range(1, 0x40 - start + 1):
-                self.assertEqual(self.device.config(start, count), header[start:start + count], (start, count))
+                self.assertEqual(self.device.config(start, count), header[start:start + count],
+                                 f"{count} bytes at {start:#x} lack a BAR that dword reads show")
 
     @contract("behaviour-config-write", "mainline-1")
     def test_write_across_all_bars_loses_nothing(self) -> None:
@@ -66,7 +67,8 @@ class Config(DeviceTest):
                 if start + count > BARS.stop:
                     continue
                 self.put(BARS.start, bytes(len(BARS)))
-                self.assertEqual(self.put(start, b"\xff" * count), count)
+                done = self.put(start, b"\xff" * count)
+                self.assertEqual(done, count, f"a write of {count} bytes at {start:#x} returns {done}")
                 together = self.device.config(BARS.start, len(BARS))
                 self.put(BARS.start, bytes(len(BARS)))
                 for offset in range(start, start + count, 4):
@@ -77,7 +79,8 @@ class Config(DeviceTest):
     def test_16_bytes_at_0x18_and_at_0x10(self) -> None:
         """Mainline returns 8 for both on GH200, and loses BAR0/1 of the latter."""
         for start in (0x18, 0x10):
-            self.assertEqual(self.put(start, b"\xff" * 16), 16, f"16 bytes at {start:#x}")
+            done = self.put(start, b"\xff" * 16)
+            self.assertEqual(done, 16, f"a write of 16 bytes at {start:#x} returns {done}")
             for index, expected in EXPECTED.items():
                 if start <= position(index) < start + 16:
                     mask = 0xFFFFFFFFFFFFFFFF & ~(expected.reported - 1)
@@ -100,7 +103,8 @@ class Config(DeviceTest):
         before = self.device.config(0x0C, 4)
         index = min(EXPECTED)
         data = before + b"\0" * (position(index) - 0x10) + struct.pack("<Q", 0x77 << 48)
-        self.assertEqual(self.put(0x0C, data), len(data))
+        done = self.put(0x0C, data)
+        self.assertEqual(done, len(data), f"a write of {len(data)} bytes at 0xc returns {done}")
         self.assertEqual(self.quad(position(index)), 0x77 << 48 | 0xC)
 
     @contract("behaviour-bar-value")
@@ -124,7 +128,8 @@ class Config(DeviceTest):
         self.assertEqual(self.device.config(0, 2), b"\xde\x10")
         whole = self.device.config(0, 4096)
         self.assertEqual(len(whole), 4096)
-        self.assertEqual(whole[:64], b"".join(self.device.config(offset, 4) for offset in range(0, 64, 4)))
+        self.assertEqual(whole[:64], b"".join(self.device.config(offset, 4) for offset in range(0, 64, 4)),
+                         "a read of everything lacks a BAR that dword reads show")
 
 
 if __name__ == "__main__":

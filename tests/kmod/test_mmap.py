@@ -149,7 +149,8 @@ class Faults(DeviceTest):
     def test_aligned_mapping_faults_by_2_mib(self) -> None:
         """64 MiB take 32 faults; a touch in each 64 KiB makes no more."""
         for index in EXPECTED:
-            self.assertEqual(self.faults(index, 64 * MIB, PMD, step=64 * 1024), 64 * MIB // PMD)
+            faults = self.faults(index, 64 * MIB, PMD, step=64 * 1024)
+            self.assertEqual(faults, 64 * MIB // PMD, f"region {index}: {faults} faults for 64 MiB")
 
     @contract("behaviour-fault")
     def test_misaligned_mapping_faults_by_page(self) -> None:

@@ -99,15 +99,19 @@ class AnyFunction(unittest.TestCase):
         self.directory = "/sys/bus/pci/devices/" + SPARE
         if not os.path.exists(self.directory):
             self.skipTest("this host has no spare PCI function")
-        if os.path.exists(self.directory + "/driver"):
-            write_once(self.directory + "/driver/unbind", SPARE)
+        self.unbind()
+        self.addCleanup(self.give_back)
         write_once(self.directory + "/driver_override", MODULE)
         write_once(DRIVER + "/bind", SPARE)
-        self.addCleanup(self.give_back)
+
+    def unbind(self) -> None:
+        """Leave the function without a driver."""
+        if os.path.exists(self.directory + "/driver"):
+            write_once(self.directory + "/driver/unbind", SPARE)
 
     def give_back(self) -> None:
         """Return the function to the driver that it had."""
-        write_once(DRIVER + "/unbind", SPARE)
+        self.unbind()
         write_once(self.directory + "/driver_override", "\n")
         write_once("/sys/bus/pci/drivers_probe", SPARE)
 

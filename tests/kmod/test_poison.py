@@ -67,7 +67,8 @@ class Poison(DeviceTest):
             for offset, start in ((0, 0), (expected.mappable - PAGE, expected.mappable - PMD), (2 * PMD + PAGE, PMD)):
                 with self.device.map(index, start, PMD if start != PMD else 3 * PMD, alignment=PMD) as mapping:
                     ended = in_user_of(mapping, offset - start, expected.base + offset)
-                    self.assertEqual(ended, (-signal.SIGBUS, True), f"region {index}, offset {offset:#x}")
+                    self.assertEqual(ended, (-signal.SIGBUS, True),
+                                     f"no SIGBUS for a failure at {offset:#x} of region {index}: status {ended[0]}")
 
     @contract("behaviour-poison")
     def test_failure_of_other_memory_harms_nobody(self) -> None:
@@ -77,7 +78,8 @@ class Poison(DeviceTest):
             for failing in (0, expected.mappable - PAGE):
                 with self.device.map(index, PMD, PMD) as mapping:
                     ended = in_user_of(mapping, 0, expected.base + failing)
-                    self.assertEqual(ended, (0, True), f"region {index}, failure at {failing:#x}")
+                    self.assertEqual(ended, (0, True), f"a user of other pages of region {index} dies of a failure "
+                                     f"at {failing:#x}: status {ended[0]}")
             self.assertEqual(self.device.read(index, 0, 5), b"alive")
 
     @contract("behaviour-poison")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: Contributors to the nvgrace.passthrough project
-"""The commands of tests/kmod: run, rows."""
+"""The commands of tests/kmod: run, compare, rows."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from pathlib import Path
 
 import contract
 
-from . import results
-from .builds import CONTROLLER_TESTS
-from .driver import DRIVERS
+from . import results, table
+from .builds import CONTROLLER_TESTS, builds
+from .driver import DRIVERS, MAINLINE, OURS, Driver
 from .host import TESTS, Host, HostError
 from .plan import phases
 from .session import Session
 
 REPORTS = TESTS.parent / ".build" / "kmod"
+
+
+def _report(title: str, driver: Driver) -> Path:
+    return REPORTS / f"{title}-{driver.module}.jsonl"
 
 
 def run(argv: list[str]) -> int:
@@ -30,17 +34,49 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--results", type=Path, help="where the JSON lines go, one a test")
     parser.add_argument("--phase", action="append", help="only this phase of the run; repeatable")
     options = parser.parse_args(argv)
+    driver = DRIVERS[options.driver]
     try:
-        session = Session(Host(options.name), DRIVERS[options.driver], options.name)
-        plan = [phase for phase in phases(session.facts, session.driver)
-                if not options.phase or phase.name in options.phase]
+        session = Session(Host(options.name), driver, options.name)
+        plan = [phase for phase in phases(session.facts, driver) if not options.phase or phase.name in options.phase]
         outcome = session.run(plan)
     except HostError as error:
         print(f"run: {error}", file=sys.stderr)
         return 2
-    results.write(options.results or REPORTS / f"{options.name}-{options.driver}.jsonl", outcome)
+    results.write(options.results or _report(options.name, driver), outcome)
     print(results.summary("kmod behaviour", outcome))
     return 1 if not outcome or any(result.bad for result in outcome) else 0
+
+
+def compare(argv: list[str]) -> int:
+    """Test this driver and the kernel's own, and print them side by side."""
+    parser = argparse.ArgumentParser(prog="tests/kmod/compare", description="This driver and the kernel's own, side by "
+                                     "side, on an emulated host that runs already.")
+    parser.add_argument("name", nargs="?", default="kmod", help="the host's name, %(default)s by default")
+    parser.add_argument("--markdown", action="store_true", help="print the table for the documentation")
+    parser.add_argument("--from", action="append", type=Path, dest="files",
+                        help="results of an earlier run; repeatable")
+    options = parser.parse_args(argv)
+    try:
+        found = results.read(options.files) if options.files else _run_both(options.name)
+    except (HostError, OSError) as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 2
+    print(table.markdown(found) if options.markdown else table.text(found))
+    print(table.verdict(found))
+    ours = [result for result in found if result.driver == OURS.module]
+    return 1 if not ours or any(result.bad for result in ours) else 0
+
+
+def _run_both(name: str) -> list[results.Result]:
+    """Run this driver first: the kernel's own may leave a host that nothing more can be learned from."""
+    found = []
+    for driver in (OURS, MAINLINE):
+        print(f"=== {driver.title}", flush=True)
+        session = Session(Host(name), driver, name)
+        outcome = [*builds(driver), *session.run(phases(session.facts, driver))]
+        results.write(_report(name, driver), outcome)
+        found += outcome
+    return found
 
 
 def rows() -> int:

@@ -55,6 +55,11 @@ def write(path: Path, results: Iterable[Result]) -> None:
     path.write_text("".join(json.dumps(asdict(result)) + "\n" for result in results), encoding="utf-8")
 
 
+def read(paths: Iterable[Path]) -> list[Result]:
+    """Return the results of files. Raises OSError."""
+    return [from_json(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def summary(title: str, results: Iterable[Result]) -> str:
     """Return the last line of a run: what was skipped has not passed."""
     outcomes = [result.outcome for result in results]
