@@ -28,6 +28,22 @@
 #define PCI_VENDOR_ID_CXL	0x1e98
 #endif
 
+#if BITS_PER_LONG != 64
+#error "sizes of regions do not fit into this kernel's size_t"
+#endif
+
+/* The last physical address that a page table entry can hold. */
+static inline u64 nvgrace_last_address(void)
+{
+#if defined(CONFIG_ARM64)
+	return PHYS_MASK;
+#elif defined(CONFIG_X86)
+	return (1ULL << boot_cpu_data.x86_phys_bits) - 1;
+#else
+#error "only arm64 and x86 are supported"
+#endif
+}
+
 /* arm64 only: lets KVM give the guest write-combined access. */
 #ifndef NVGRACE_HAVE_ALLOW_ANY_UNCACHED
 #define VM_ALLOW_ANY_UNCACHED	VM_NONE

@@ -62,6 +62,15 @@ static ssize_t nvgrace_config_rw_piece(struct nvgrace_gpu *gpu, u32 which,
 	return ret ? ret : count;
 }
 
+/* After a write that may have changed power state or decoding. */
+static void nvgrace_config_written(struct nvgrace_gpu *gpu, pci_power_t before)
+{
+	/* Leaving D3hot may have reset the function. */
+	if (gpu->core.pdev->current_state != before)
+		nvgrace_note_reset(gpu);
+	nvgrace_zap_if_off(gpu);
+}
+
 /**
  * nvgrace_config_rw() - read(2) and write(2) of the config region
  * @gpu: the GPU
@@ -75,7 +84,15 @@ static ssize_t nvgrace_config_rw_piece(struct nvgrace_gpu *gpu, u32 which,
 ssize_t nvgrace_config_rw(struct nvgrace_gpu *gpu, char __user *buf,
 			  size_t count, loff_t *ppos, bool iswrite)
 {
+	u64 position = *ppos & VFIO_PCI_OFFSET_MASK;
+	pci_power_t power = gpu->core.pdev->current_state;
 	size_t done = 0;
+	int error = 0;
+
+	/* As the core does, before anything is done. */
+	if (position >= gpu->core.pdev->cfg_size ||
+	    count > gpu->core.pdev->cfg_size - position)
+		return -EFAULT;
 
 	while (done < count) {
 		loff_t pos = *ppos + done;
@@ -88,15 +105,18 @@ ssize_t nvgrace_config_rw(struct nvgrace_gpu *gpu, char __user *buf,
 					     count - done, &which);
 		ret = nvgrace_config_rw_piece(gpu, which, buf + done, piece,
 					      pos, iswrite);
-		if (ret < 0)
-			return ret;
+		if (ret < 0) {
+			error = ret;
+			break;
+		}
 		done += ret;
 		if (ret != piece)
 			break;
 	}
-	/* It may have been a write that switches memory off. */
 	if (iswrite)
-		nvgrace_zap_if_off(gpu);
+		nvgrace_config_written(gpu, power);
+	if (error)
+		return error;
 	*ppos += done;
 	return done;
 }

@@ -80,13 +80,39 @@ static long nvgrace_ioctl(struct vfio_device *vdev, unsigned int cmd,
 	}
 }
 
+static bool nvgrace_changes_power(u32 flags)
+{
+	if (!(flags & VFIO_DEVICE_FEATURE_SET))
+		return false;
+	switch (flags & VFIO_DEVICE_FEATURE_MASK) {
+	case VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY:
+	case VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP:
+	case VFIO_DEVICE_FEATURE_LOW_POWER_EXIT:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/*
+ * In D3cold memory loses its training, as in a reset. Noted before for the
+ * exit, after which it can be touched at once, and afterwards for the entry,
+ * until which it can.
+ */
 static int nvgrace_feature(struct vfio_device *vdev, u32 flags,
 			   void __user *arg, size_t argsz)
 {
-	int ret = vfio_pci_core_ioctl_feature(vdev, flags, arg, argsz);
+	struct nvgrace_gpu *gpu = nvgrace_from_vfio(vdev);
+	bool power = nvgrace_changes_power(flags);
+	int ret;
 
-	/* It may have been the one that lets the GPU sleep. */
-	nvgrace_zap_if_off(nvgrace_from_vfio(vdev));
+	if (power)
+		nvgrace_note_reset(gpu);
+	ret = vfio_pci_core_ioctl_feature(vdev, flags, arg, argsz);
+	if (power) {
+		nvgrace_note_reset(gpu);
+		nvgrace_zap_if_off(gpu);
+	}
 	return ret;
 }
 
@@ -235,13 +261,7 @@ static int nvgrace_init_gpu(struct nvgrace_gpu *gpu, u64 base, u64 length)
 	ret = nvgrace_set_layout(gpu, nvgrace_layout_kind, base, length);
 	if (ret)
 		return ret;
-	ret = nvgrace_zap_init(gpu);
-	if (ret)
-		return ret;
-	ret = nvgrace_ready_init(gpu);
-	if (ret)
-		nvgrace_zap_exit(gpu);
-	return ret;
+	return nvgrace_ready_init(gpu);
 }
 
 static void nvgrace_exit_gpu(struct nvgrace_gpu *gpu)
@@ -324,10 +344,26 @@ static void nvgrace_reset_done(struct pci_dev *pdev)
 		nvgrace_reset_ends(nvgrace_from_vfio(&core->vdev));
 }
 
+/* The recovery from an error resets the bus and calls neither of the two. */
+static void nvgrace_reset_unnoticed(struct pci_dev *pdev)
+{
+	nvgrace_reset_prepare(pdev);
+	nvgrace_reset_done(pdev);
+}
+
+static pci_ers_result_t nvgrace_error_detected(struct pci_dev *pdev,
+					       pci_channel_state_t state)
+{
+	if (state != pci_channel_io_normal)
+		nvgrace_reset_unnoticed(pdev);
+	return vfio_pci_core_aer_err_detected(pdev, state);
+}
+
 static const struct pci_error_handlers nvgrace_err_handlers = {
 	.reset_prepare = nvgrace_reset_prepare,
 	.reset_done = nvgrace_reset_done,
-	.error_detected = vfio_pci_core_aer_err_detected,
+	.error_detected = nvgrace_error_detected,
+	.resume = nvgrace_reset_unnoticed,
 };
 
 static const struct pci_device_id nvgrace_ids[] = {
@@ -356,8 +392,6 @@ static struct pci_driver nvgrace_driver = {
 
 static int __init nvgrace_module_init(void)
 {
-	int ret;
-
 	nvgrace_layout_kind = match_string(nvgrace_layouts,
 					   ARRAY_SIZE(nvgrace_layouts), layout);
 	if (nvgrace_layout_kind < 0) {
@@ -365,21 +399,13 @@ static int __init nvgrace_module_init(void)
 		       layout);
 		return -EINVAL;
 	}
-
-	ret = nvgrace_zap_module_init();
-	if (ret)
-		return ret;
-	ret = pci_register_driver(&nvgrace_driver);
-	if (ret)
-		nvgrace_zap_module_exit();
-	return ret;
+	return pci_register_driver(&nvgrace_driver);
 }
 module_init(nvgrace_module_init);
 
 static void __exit nvgrace_module_exit(void)
 {
 	pci_unregister_driver(&nvgrace_driver);
-	nvgrace_zap_module_exit();
 }
 module_exit(nvgrace_module_exit);
 

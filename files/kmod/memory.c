@@ -56,17 +56,35 @@ int nvgrace_find_memory(struct pci_dev *pdev, u64 *base, u64 *length)
 	return 0;
 }
 
-static bool nvgrace_has_mig_bug(struct pci_dev *pdev)
+/* 1 or 0; -EIO when the function does not answer. */
+static int nvgrace_has_mig_bug(struct pci_dev *pdev)
 {
 	u16 dvsec, status;
 
 	dvsec = pci_find_dvsec_capability(pdev, PCI_VENDOR_ID_NVIDIA,
 					  NVGRACE_DVSEC_ID);
 	if (!dvsec)
-		return true;
+		return 1;
 
 	pci_read_config_word(pdev, dvsec + NVGRACE_DVSEC_STATUS, &status);
+	if (PCI_POSSIBLE_ERROR(status)) {
+		pci_err(pdev, "config space of the GPU cannot be read\n");
+		return -EIO;
+	}
 	return !(status & NVGRACE_MIG_FIXED);
+}
+
+/* A mapping of an address that the processor cannot form shows another one. */
+static int nvgrace_refuse_unreachable(struct pci_dev *pdev, u64 base,
+				      u64 length)
+{
+	if (base + (length - 1) <= nvgrace_last_address())
+		return 0;
+
+	pci_err(pdev,
+		"refusing memory %#llx + %#llx from firmware: it ends after the last address of this processor, %#llx\n",
+		base, length, nvgrace_last_address());
+	return -EINVAL;
 }
 
 /*
@@ -106,22 +124,25 @@ static void nvgrace_describe(struct pci_dev *pdev,
  * @base: physical address of the memory
  * @length: its size in bytes
  *
- * Return: 0; -EINVAL or -EOVERFLOW when the range cannot be used, after a
- * message that says so.
+ * Return: 0; -EINVAL or -EOVERFLOW when the range cannot be used, -EIO when
+ * the function does not answer, after a message that says so.
  */
 int nvgrace_set_layout(struct nvgrace_gpu *gpu, enum nvgrace_layout_kind kind,
 		       u64 base, u64 length)
 {
 	struct pci_dev *pdev = gpu->core.pdev;
 	struct nvgrace_layout *layout = &gpu->layout;
-	int ret;
+	int ret, bug;
 	u32 i;
 
+	bug = nvgrace_has_mig_bug(pdev);
+	if (bug < 0)
+		return bug;
 	if (kind == NVGRACE_LAYOUT_BAR2)
 		ret = nvgrace_layout_bar2(layout, base, length, PAGE_SIZE);
 	else
 		ret = nvgrace_layout_mainline(layout, base, length, PAGE_SIZE,
-					      nvgrace_has_mig_bug(pdev));
+					      bug);
 	if (ret) {
 		pci_err(pdev,
 			"refusing memory %#llx + %#llx from firmware: no regions can be made of it (error %d)\n",
@@ -129,7 +150,9 @@ int nvgrace_set_layout(struct nvgrace_gpu *gpu, enum nvgrace_layout_kind kind,
 		return ret;
 	}
 
-	ret = nvgrace_refuse_ram(pdev, base, length);
+	ret = nvgrace_refuse_unreachable(pdev, base, length);
+	if (!ret)
+		ret = nvgrace_refuse_ram(pdev, base, length);
 	if (ret)
 		return ret;
 
@@ -165,6 +188,7 @@ void *nvgrace_map_memory(struct nvgrace_bar *bar)
 		map = memremap(region->base, region->actual,
 			       region->write_combined ? MEMREMAP_WC :
 							MEMREMAP_WB);
+		/* Pairs with the acquire above: whoever sees it may use it. */
 		smp_store_release(&bar->kernel_map, map);
 	}
 	mutex_unlock(&bar->gpu->map_lock);

@@ -30,8 +30,8 @@ static vm_fault_t nvgrace_fault_wait(struct nvgrace_gpu *gpu,
 		/* The first try has waited for this reset: once is enough. */
 		if ((vmf->flags & FAULT_FLAG_TRIED) && nvgrace_gave_up(gpu))
 			return VM_FAULT_SIGBUS;
-		return nvgrace_wait_ready(gpu) ? VM_FAULT_SIGBUS :
-						 VM_FAULT_NOPAGE;
+		return nvgrace_wait_ready_for_fault(gpu) ? VM_FAULT_SIGBUS :
+							   VM_FAULT_NOPAGE;
 	}
 	if (vmf->flags & FAULT_FLAG_RETRY_NOWAIT)
 		return VM_FAULT_RETRY;
@@ -39,14 +39,15 @@ static vm_fault_t nvgrace_fault_wait(struct nvgrace_gpu *gpu,
 	file = get_file(vmf->vma->vm_file);
 	mmap_read_unlock(mm);
 	/* Without mmap_lock an error can be reported by the second try only. */
-	nvgrace_wait_ready(gpu);
+	nvgrace_wait_ready_for_fault(gpu);
 	fput(file);
 	return VM_FAULT_RETRY;
 }
 
 /*
- * On kernels without huge mappings of such memory: the rest of what one would
- * have covered. A fault for each page of 95 GiB would take a minute.
+ * Where a huge mapping is not possible, be it for the kernel or for the
+ * alignment: the rest of what one would have covered. A fault for each page of
+ * 95 GiB would take a minute.
  */
 static void nvgrace_fault_around(struct vm_fault *vmf, unsigned long pfn)
 {
@@ -59,6 +60,29 @@ static void nvgrace_fault_around(struct vm_fault *vmf, unsigned long pfn)
 	for (; address < end; address += PAGE_SIZE, pfn++)
 		if (vmf_insert_pfn(vma, address, pfn) != VM_FAULT_NOPAGE)
 			return;
+}
+
+/* Needs memory_lock. */
+static vm_fault_t nvgrace_insert(struct nvgrace_gpu *gpu, struct vm_fault *vmf,
+				 unsigned long pfn, unsigned int order)
+{
+	vm_fault_t ret;
+
+	ret = nvgrace_insert_pfn(&gpu->core, vmf, pfn, order);
+	if (ret != VM_FAULT_NOPAGE)
+		return ret;
+	if (!order)
+		nvgrace_fault_around(vmf, pfn);
+
+	/*
+	 * A reset that does not come through VFIO does not take memory_lock,
+	 * and its zap may have been before the insertion. Pairs with
+	 * nvgrace_reset_begins().
+	 */
+	smp_mb();
+	if (!nvgrace_is_ready(gpu))
+		nvgrace_zap(gpu);
+	return ret;
 }
 
 static vm_fault_t nvgrace_huge_fault(struct vm_fault *vmf, unsigned int order)
@@ -82,10 +106,7 @@ static vm_fault_t nvgrace_huge_fault(struct vm_fault *vmf, unsigned int order)
 	down_read(&core->memory_lock);
 	/* A GPU that sleeps is not waited for: the insertion refuses. */
 	if (core->pm_runtime_engaged || nvgrace_is_ready(bar->gpu)) {
-		ret = nvgrace_insert_pfn(core, vmf, pfn, order);
-		if (!IS_ENABLED(CONFIG_ARCH_SUPPORTS_HUGE_PFNMAP) &&
-		    ret == VM_FAULT_NOPAGE)
-			nvgrace_fault_around(vmf, pfn);
+		ret = nvgrace_insert(bar->gpu, vmf, pfn, order);
 		up_read(&core->memory_lock);
 		return ret;
 	}

@@ -50,12 +50,13 @@ struct nvgrace_bar {
  * @bar: run-time state of the regions of @layout
  * @bar_lock: for the stored BAR registers
  * @map_lock: makes the first of several concurrent accesses create the
- *	kernel mapping
+ *	kernel mapping, and the first of several mmaps @inode
  * @bar0: the registers that tell when the GPU is ready, NULL with a CXL
  *	Device DVSEC
  * @cxl_dvsec: config space position of the CXL Device DVSEC, or 0
  * @resetting: a reset of the function has begun and has not ended
- * @inode: what mappings are made from on kernels where a VFIO device has none
+ * @inode: of all mappings, on kernels where a VFIO device has none; NULL
+ *	before the first
  * @resets: changes with every reset; the other two are compared with it
  * @ready_after: value of @resets for which the GPU was last seen ready
  * @gave_up_after: value of @resets for which a wait last ended in -ETIME
@@ -69,7 +70,7 @@ struct nvgrace_gpu {
 	struct nvgrace_bar bar[NVGRACE_MAX_REGIONS];
 	/* protects bar[].stored */
 	spinlock_t bar_lock;
-	/* protects bar[].kernel_map */
+	/* protects bar[].kernel_map and inode while they are made */
 	struct mutex map_lock;
 	void __iomem *bar0;
 	u16 cxl_dvsec;
@@ -136,7 +137,7 @@ void nvgrace_note_reset(struct nvgrace_gpu *gpu);
 void nvgrace_reset_begins(struct nvgrace_gpu *gpu);
 void nvgrace_reset_ends(struct nvgrace_gpu *gpu);
 bool nvgrace_is_ready(struct nvgrace_gpu *gpu);
-int nvgrace_wait_ready(struct nvgrace_gpu *gpu);
+int nvgrace_wait_ready_for_fault(struct nvgrace_gpu *gpu);
 bool nvgrace_gave_up(struct nvgrace_gpu *gpu);
 int nvgrace_lock_ready(struct nvgrace_gpu *gpu);
 void nvgrace_unlock_ready(struct nvgrace_gpu *gpu);
@@ -144,20 +145,6 @@ void nvgrace_unlock_ready(struct nvgrace_gpu *gpu);
 /* zap.c */
 void nvgrace_zap(struct nvgrace_gpu *gpu);
 #ifdef NVGRACE_HAVE_VFIO_INODE
-static inline int nvgrace_zap_module_init(void)
-{
-	return 0;
-}
-
-static inline void nvgrace_zap_module_exit(void)
-{
-}
-
-static inline int nvgrace_zap_init(struct nvgrace_gpu *gpu)
-{
-	return 0;
-}
-
 static inline void nvgrace_zap_exit(struct nvgrace_gpu *gpu)
 {
 }
@@ -172,9 +159,6 @@ static inline void nvgrace_zap_if_off(struct nvgrace_gpu *gpu)
 {
 }
 #else
-int nvgrace_zap_module_init(void);
-void nvgrace_zap_module_exit(void);
-int nvgrace_zap_init(struct nvgrace_gpu *gpu);
 void nvgrace_zap_exit(struct nvgrace_gpu *gpu);
 int nvgrace_zap_track(struct nvgrace_gpu *gpu, struct vm_area_struct *vma);
 void nvgrace_zap_if_off(struct nvgrace_gpu *gpu);

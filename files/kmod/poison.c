@@ -75,8 +75,9 @@ int nvgrace_poison_register(struct nvgrace_gpu *gpu)
  * nvgrace_poison_unregister() - opposite of nvgrace_poison_register()
  * @gpu: the GPU
  *
- * The kernel's unregister removes by range: only what was registered here may
- * be unregistered, or the range of another device would go.
+ * The kernel's unregister looks whether the range is registered, by whomever,
+ * and then removes the given node: only what was registered here may be
+ * unregistered.
  */
 void nvgrace_poison_unregister(struct nvgrace_gpu *gpu)
 {

@@ -92,19 +92,41 @@ static int nvgrace_look(struct nvgrace_gpu *gpu, struct nvgrace_look *look)
 	return ret;
 }
 
-/* For an open device: its user may have switched off the BAR0 registers. */
+static int nvgrace_look_locked(struct nvgrace_gpu *gpu,
+			       struct nvgrace_look *look)
+{
+	if (nvgrace_is_ready(gpu))
+		return 0;
+	if (!nvgrace_memory_enabled(&gpu->core))
+		return -EIO;
+	return nvgrace_look(gpu, look);
+}
+
+/*
+ * For an open device: its user may have switched off the BAR0 registers. The
+ * caller has runtime power management keep it awake.
+ */
 static int nvgrace_look_open(struct nvgrace_gpu *gpu, struct nvgrace_look *look)
 {
 	int ret;
 
 	if (down_read_killable(&gpu->core.memory_lock))
 		return -EINTR;
-	if (nvgrace_is_ready(gpu))
-		ret = 0;
-	else if (!nvgrace_memory_enabled(&gpu->core))
-		ret = -EIO;
-	else
-		ret = nvgrace_look(gpu, look);
+	ret = nvgrace_look_locked(gpu, look);
+	up_read(&gpu->core.memory_lock);
+	return ret;
+}
+
+/* For a fault, which nothing keeps awake. */
+static int nvgrace_look_fault(struct nvgrace_gpu *gpu,
+			      struct nvgrace_look *look)
+{
+	int ret = -EIO;
+
+	if (down_read_killable(&gpu->core.memory_lock))
+		return -EINTR;
+	if (!gpu->core.pm_runtime_engaged)
+		ret = nvgrace_look_locked(gpu, look);
 	up_read(&gpu->core.memory_lock);
 	return ret;
 }
@@ -113,20 +135,25 @@ static int nvgrace_wait(struct nvgrace_gpu *gpu,
 			int (*look_at)(struct nvgrace_gpu *gpu,
 				       struct nvgrace_look *look))
 {
-	int ret, resets = atomic_read(&gpu->resets);
+	int ret, now, resets = atomic_read(&gpu->resets);
 	unsigned long start = jiffies;
+	unsigned int seconds = 0;
 	struct nvgrace_look look;
 
 	for (;;) {
-		/* Another reset: the GPU begins anew, and so does its time. */
-		if (resets != atomic_read(&gpu->resets)) {
-			resets = atomic_read(&gpu->resets);
-			start = jiffies;
-		}
 		ret = look_at(gpu, &look);
 		if (ret != -EAGAIN)
 			return ret;
-		if (time_after_eq(jiffies, start + look.seconds * HZ))
+		/*
+		 * Another reset: the GPU begins anew, and so does its time. So
+		 * it does when a CXL device says how long the rest will take.
+		 */
+		now = atomic_read(&gpu->resets);
+		if (now != resets || look.seconds != seconds)
+			start = jiffies;
+		resets = now;
+		seconds = look.seconds;
+		if (time_after_eq(jiffies, start + seconds * HZ))
 			break;
 		schedule_timeout_killable(gpu->cxl_dvsec ? HZ / 10 : HZ);
 		if (fatal_signal_pending(current))
@@ -210,12 +237,15 @@ void nvgrace_note_reset(struct nvgrace_gpu *gpu)
  * @gpu: the GPU
  *
  * A reset that comes through VFIO holds memory_lock; one that the host's
- * administrator asks for does not. The memory must not be touched in either.
+ * administrator asks for does not, and a read(2) or write(2) that is copying
+ * goes on with its chunk. Mappings are taken away in either.
  */
 void nvgrace_reset_begins(struct nvgrace_gpu *gpu)
 {
 	WRITE_ONCE(gpu->resetting, true);
 	nvgrace_note_reset(gpu);
+	/* Pairs with nvgrace_insert(): one of the two sees the other. */
+	smp_mb();
 	nvgrace_zap(gpu);
 }
 
@@ -239,15 +269,16 @@ bool nvgrace_is_ready(struct nvgrace_gpu *gpu)
 }
 
 /**
- * nvgrace_wait_ready() - wait until the GPU is ready
+ * nvgrace_wait_ready_for_fault() - wait until the GPU is ready
  * @gpu: an open GPU; the caller does not have memory_lock
  *
  * Return: 0; -ETIME; -EINTR when killed; -EIO when the user has switched off
- * memory decoding; -ENODEV when the function does not answer.
+ * memory decoding or lets the GPU sleep; -ENODEV when the function does not
+ * answer.
  */
-int nvgrace_wait_ready(struct nvgrace_gpu *gpu)
+int nvgrace_wait_ready_for_fault(struct nvgrace_gpu *gpu)
 {
-	return nvgrace_wait(gpu, nvgrace_look_open);
+	return nvgrace_wait(gpu, nvgrace_look_fault);
 }
 
 /**
@@ -266,7 +297,7 @@ bool nvgrace_gave_up(struct nvgrace_gpu *gpu)
  * Until nvgrace_unlock_ready() the GPU is not reset through VFIO. The caller
  * must not touch user memory in between.
  *
- * Return: 0, or an error of nvgrace_wait_ready() without the lock.
+ * Return: 0; without the lock, an error of nvgrace_wait_ready_for_fault().
  */
 int nvgrace_lock_ready(struct nvgrace_gpu *gpu)
 {
@@ -279,7 +310,7 @@ int nvgrace_lock_ready(struct nvgrace_gpu *gpu)
 			return 0;
 		up_read(&gpu->core.memory_lock);
 
-		ret = nvgrace_wait_ready(gpu);
+		ret = nvgrace_wait(gpu, nvgrace_look_open);
 		if (ret)
 			return ret;
 	}

@@ -116,7 +116,7 @@ static void nvgrace_fault_in(const struct nvgrace_copy *copy)
 	if (copy->iswrite)
 		fault_in_readable(copy->buf, count);
 	else
-		fault_in_writeable(copy->buf, count);
+		fault_in_safe_writeable(copy->buf, count);
 }
 
 /* Between two chunks: let others run, and let a kill end a long access. */
@@ -196,6 +196,9 @@ static int nvgrace_rw_memory(struct nvgrace_bar *bar, u8 __user *buf,
 	ret = nvgrace_power_on(bar->gpu);
 	if (ret)
 		return ret;
+	/* Woken for this access from a sleep that its user has asked for. */
+	if (READ_ONCE(bar->gpu->core.pm_runtime_engaged))
+		nvgrace_note_reset(bar->gpu);
 	ret = nvgrace_copy_memory(&copy);
 	pm_runtime_put(&bar->gpu->core.pdev->dev);
 	return ret;

@@ -11,11 +11,10 @@
  * its own mappings only. There each mapping of an emulated region gets a file
  * of ours, on an inode of the GPU; the file holds the VFIO device open.
  */
+#include <linux/anon_inodes.h>
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/mm.h>
-#include <linux/mount.h>
-#include <linux/pseudo_fs.h>
 
 #include "nvgrace.h"
 
@@ -28,68 +27,35 @@ static struct address_space *nvgrace_mappings(struct nvgrace_gpu *gpu)
 
 #else
 
-/* No owner: a mount would keep the module from being removed. */
-static int nvgrace_init_fs_context(struct fs_context *context)
-{
-	return init_pseudo(context, 0x6e766772) ? 0 : -ENOMEM;
-}
-
-static struct file_system_type nvgrace_fs = {
-	.name = KBUILD_MODNAME,
-	.init_fs_context = nvgrace_init_fs_context,
-	.kill_sb = kill_anon_super,
-};
-
-static struct vfsmount *nvgrace_mount;
-
 static int nvgrace_file_release(struct inode *inode, struct file *file)
 {
 	fput(file->private_data);
 	return 0;
 }
 
-/* No owner: the VFIO device is open for longer, and holds the module. */
 static const struct file_operations nvgrace_file_ops = {
+	.owner = THIS_MODULE,
 	.release = nvgrace_file_release,
 };
 
-/**
- * nvgrace_zap_module_init() - what all GPUs share
- *
- * Return: 0 or an error of kern_mount().
- */
-int nvgrace_zap_module_init(void)
+/* The inode of a GPU's mappings, made for the first of them. */
+static struct inode *nvgrace_inode(struct nvgrace_gpu *gpu, struct file *vfio)
 {
-	nvgrace_mount = kern_mount(&nvgrace_fs);
-	return PTR_ERR_OR_ZERO(nvgrace_mount);
+	struct inode *inode;
+
+	mutex_lock(&gpu->map_lock);
+	inode = gpu->inode;
+	if (!inode) {
+		inode = alloc_anon_inode(file_inode(vfio)->i_sb);
+		if (!IS_ERR(inode))
+			smp_store_release(&gpu->inode, inode);
+	}
+	mutex_unlock(&gpu->map_lock);
+	return inode;
 }
 
 /**
- * nvgrace_zap_module_exit() - opposite of nvgrace_zap_module_init()
- */
-void nvgrace_zap_module_exit(void)
-{
-	kern_unmount(nvgrace_mount);
-}
-
-/**
- * nvgrace_zap_init() - make the inode of a GPU's mappings
- * @gpu: the GPU
- *
- * Return: 0 or -ENOMEM.
- */
-int nvgrace_zap_init(struct nvgrace_gpu *gpu)
-{
-	struct inode *inode = alloc_anon_inode(nvgrace_mount->mnt_sb);
-
-	if (IS_ERR(inode))
-		return PTR_ERR(inode);
-	gpu->inode = inode;
-	return 0;
-}
-
-/**
- * nvgrace_zap_exit() - opposite of nvgrace_zap_init()
+ * nvgrace_zap_exit() - drop what nvgrace_zap_track() needed
  * @gpu: the GPU, which nobody has open or mapped any more
  */
 void nvgrace_zap_exit(struct nvgrace_gpu *gpu)
@@ -103,20 +69,24 @@ void nvgrace_zap_exit(struct nvgrace_gpu *gpu)
  * @gpu: the GPU
  * @vma: a mapping of it, not linked yet
  *
- * Return: 0 or an error of alloc_file_pseudo(); @vma is unchanged then.
+ * Return: 0, or an error with @vma unchanged.
  */
 int nvgrace_zap_track(struct nvgrace_gpu *gpu, struct vm_area_struct *vma)
 {
+	struct inode *inode;
 	struct file *file;
 
-	ihold(gpu->inode);
-	file = alloc_file_pseudo(gpu->inode, nvgrace_mount, "[nvgrace-gpu]",
-				 O_RDWR, &nvgrace_file_ops);
-	if (IS_ERR(file)) {
-		iput(gpu->inode);
+	inode = nvgrace_inode(gpu, vma->vm_file);
+	if (IS_ERR(inode))
+		return PTR_ERR(inode);
+	file = anon_inode_getfile("[nvgrace-gpu]", &nvgrace_file_ops,
+				  vma->vm_file, O_RDWR);
+	if (IS_ERR(file))
 		return PTR_ERR(file);
-	}
-	file->private_data = get_file(vma->vm_file);
+
+	/* The mapping holds the VFIO device open, and that the inode. */
+	get_file(vma->vm_file);
+	file->f_mapping = inode->i_mapping;
 	vma_set_file(vma, file);
 	fput(file);
 	return 0;
@@ -142,7 +112,9 @@ void nvgrace_zap_if_off(struct nvgrace_gpu *gpu)
 
 static struct address_space *nvgrace_mappings(struct nvgrace_gpu *gpu)
 {
-	return gpu->inode->i_mapping;
+	struct inode *inode = smp_load_acquire(&gpu->inode);
+
+	return inode ? inode->i_mapping : NULL;
 }
 
 #endif /* NVGRACE_HAVE_VFIO_INODE */
@@ -153,12 +125,13 @@ static struct address_space *nvgrace_mappings(struct nvgrace_gpu *gpu)
  */
 void nvgrace_zap(struct nvgrace_gpu *gpu)
 {
+	struct address_space *mappings = nvgrace_mappings(gpu);
 	u32 i;
 
-	for (i = 0; i < gpu->layout.count; i++) {
+	for (i = 0; mappings && i < gpu->layout.count; i++) {
 		const struct nvgrace_region *region = &gpu->layout.region[i];
 
-		unmap_mapping_range(nvgrace_mappings(gpu),
+		unmap_mapping_range(mappings,
 				    VFIO_PCI_INDEX_TO_OFFSET(region->index),
 				    region->mappable, true);
 	}
