@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .host import TESTS, Host, HostError
+from . import crossbuild
+from .crossbuild import KMOD
+from .host import Host, HostError
 
-KMOD = TESTS.parent / "files" / "kmod"
 MODULES = "/root/kmod"
 MAINLINE_KERNEL = "7.3"
 
@@ -41,34 +41,43 @@ def our_sources() -> list[Path]:
     return sorted(path for pattern in ("*.c", "*.h", "*.sh", "Kbuild", "Makefile") for path in KMOD.glob(pattern))
 
 
-def mainline_sources(directory: Path) -> list[Path]:
-    """Put the kernel's driver, unchanged, and a Kbuild that gives it another name into a directory."""
-    script = KMOD / "tests" / "kernel-source.sh"
-    done = subprocess.run(["sh", script, MAINLINE_KERNEL], check=False, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise HostError(f"The source of kernel {MAINLINE_KERNEL} is missing: {script.name} failed.")
-    tree = Path(done.stdout.strip().splitlines()[-1])
+def collect_sources(driver: Driver, directory: Path) -> None:
+    """Put what a driver is built from into a directory: of the kernel's own, the unchanged file under another name."""
+    if driver.ours:
+        for source in our_sources():
+            (directory / source.name).write_bytes(source.read_bytes())
+        return
+    tree = crossbuild.script("kernel-source.sh", MAINLINE_KERNEL)
     source = tree / "drivers" / "vfio" / "pci" / "nvgrace-gpu" / "main.c"
     (directory / "main.c").write_bytes(source.read_bytes())
-    name = MAINLINE.module
-    (directory / "Kbuild").write_text(f"obj-m := {name}.o\n{name}-y := main.o\n", encoding="ascii")
-    return sorted(directory.iterdir())
+    (directory / "Kbuild").write_text(f"obj-m := {driver.module}.o\n{driver.module}-y := main.o\n", encoding="ascii")
 
 
 def build(host: Host, driver: Driver) -> None:
-    """Build a driver on the host, unless NVGRACE_KMOD_KO names one of ours that was built elsewhere."""
-    given = os.environ.get("NVGRACE_KMOD_KO")
-    if driver.ours and given:
-        with tempfile.TemporaryDirectory() as directory:
-            copy = Path(directory) / OURS.file
-            copy.write_bytes(Path(given).read_bytes())
-            host.put([copy], f"{MODULES}/{driver.module}")
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        sources = our_sources() if driver.ours else mainline_sources(Path(directory))
-        host.put(sources, f"{MODULES}/{driver.module}")
-    warnings = "W=1" if driver.ours else ""
-    host.do(f"make -s -C /lib/modules/$(uname -r)/build M={MODULES}/{driver.module} {warnings} modules", seconds=900)
+    """Build a driver for the host and put it there.
+
+    This project's is built on the host, as DKMS would, where that has headers; everything else in a build root.
+    NVGRACE_KMOD_KO names one of ours that was built elsewhere. Raises HostError.
+    """
+    target = f"{MODULES}/{driver.module}"
+    given = os.environ.get("NVGRACE_KMOD_KO") if driver.ours else None
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        if given:
+            (directory / driver.file).write_bytes(Path(given).read_bytes())
+        else:
+            collect_sources(driver, directory)
+            here = driver.ours and not host.run("test -d /lib/modules/$(uname -r)/build").returncode
+            if here:
+                host.put(sorted(directory.iterdir()), target)
+                host.do(f"make -s -C /lib/modules/$(uname -r)/build M={target} W=1 modules", seconds=900)
+                return
+            facts = host.facts()
+            try:
+                crossbuild.build(directory, facts.kernel, facts.arch)
+            except crossbuild.BuildError as error:
+                raise HostError(f"{driver.title} cannot be built for {facts.kernel}: {error}") from error
+        host.put([directory / driver.file], target)
 
 
 def unbind(host: Host, address: str) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import subprocess
@@ -106,6 +107,11 @@ class Host:
         """Tell a GPU to be ready, not-ready, ready-after SECONDS."""
         subprocess.run([LAB, "gpu", self.name, str(index), *request.split()], check=True, stdout=subprocess.DEVNULL)
 
-    def reboot(self) -> None:
-        """Reboot the host; its disk and its GPUs survive. One that hangs is reset."""
-        subprocess.run([LAB, "reboot", self.name], check=True, stdout=subprocess.DEVNULL)
+    def reset(self) -> None:
+        """Reboot a host whose kernel is hurt: nothing is shut down. Its disk and its GPUs survive."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.run("echo s > /proc/sysrq-trigger; sleep 2; echo b > /proc/sysrq-trigger", seconds=20)
+        wait = [LAB, "wait", self.name, "--timeout", "60"]
+        if subprocess.run(wait, check=False, stdout=subprocess.DEVNULL).returncode:
+            # One that does not even do that.
+            subprocess.run([LAB, "reboot", self.name], check=True, stdout=subprocess.DEVNULL)
