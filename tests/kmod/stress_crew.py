@@ -15,7 +15,7 @@ from typing import Callable, Optional
 import vfio_client as vfio
 from hostside import ADDRESS
 from stress_board import KILLED, OK, OTHER, STUCK, Board
-from stress_ops import OpenDevice, User, WrongDataError
+from stress_ops import TOUCHING, OpenDevice, User, WrongDataError
 
 THREADS = 2
 PROCESSES = 4
@@ -82,7 +82,7 @@ class Crew:
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             outcome = KILLED if number == signal.SIGKILL else signal.Signals(number).name
-            touching = [user for user in places if self._board.doing(user) == "touch"]
+            touching = [user for user in places if self._board.doing(user) in TOUCHING]
             # Only the thread that touched is to blame; the other one was ended with it.
             for user in touching[:1] if number == signal.SIGBUS and touching else places:
                 self._board.end(user, outcome)
@@ -102,7 +102,7 @@ class Crew:
             else:
                 time.sleep(POLL)
 
-    def end(self, patience: float = PATIENCE) -> None:
+    def end(self, patience: float) -> None:
         """Have them end by themselves, and kill those that have not after that time."""
         self._board.stop()
         self._reap_all(patience)

@@ -28,7 +28,9 @@ SLOT_DISTANCE = 64 * MIB
 PIECE = 64 * 1024
 FLAGS_64BIT_PREFETCHABLE = 0xC
 # How often each operation is chosen. Decoding off and on disturbs all others: only where it is asked for.
-MIX = {"read": 60, "write": 60, "touch": 50, "hole": 10, "config": 30, "reset": 4, "reopen": 8}
+MIX = {"read": 60, "write": 60, "touch": 50, "fault": 20, "hole": 10, "config": 30, "reset": 4, "reopen": 8}
+# Operations that touch a mapping, and so may end in SIGBUS.
+TOUCHING = ("touch", "fault")
 OPERATIONS = (*MIX, "decode")
 
 
@@ -126,6 +128,12 @@ class User:
             mapping.write(start - first, data)
             slot.model[start:start + count] = data
             slot.unknown = False
+
+    def _fault(self) -> None:
+        """Touch a new mapping before anything else: no read has waited for the GPU."""
+        slot = self._random.choice(self._slots)
+        with self._device.map(slot.index, slot.offset, SLOT) as mapping:
+            mapping.read(self._random.randrange(SLOT), 1)
 
     def _hole(self) -> None:
         for index, expected in EXPECTED.items():

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import signal
@@ -12,16 +13,16 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Mapping
-from typing import Callable, Optional
+from typing import Callable
 
 from hostside import ADDRESS, DEVICE, DRIVER, EXPECTED, LAYOUT, MODULE, MODULE_FILE, OURS, in_thread, write_once
 from stress_board import KILLED, OK, OTHER, STUCK, WRONG, Board
-from stress_crew import KILL_LIMIT, USERS, Crew, contend, reap, spawn
+from stress_crew import KILL_LIMIT, PATIENCE, USERS, Crew, contend, reap, spawn
 from stress_ops import MIX, OPERATIONS, PMD, OpenDevice, User, WrongDataError, check_works
 
 ROUND = 10.0
 READINESS_ROUND = 6.0
-KILLABLE = ("read", "write", "touch", "hole", "config", "reset", "reopen")
+KILLABLE = ("read", "write", "touch", "fault", "hole", "config", "reset", "reopen")
 # Within this time an unbind that does not wait would have ended.
 UNBIND_WAITS = 1.0
 
@@ -39,7 +40,7 @@ def attempt(tally: Counter, operation: str, call: Callable[[], object]) -> bool:
     return outcome == OK
 
 
-def _rounds(seconds: float, mix: Mapping[str, int], length: float = ROUND, patience: Optional[float] = None) -> Counter:
+def _rounds(seconds: float, mix: Mapping[str, int], patience: float = PATIENCE) -> Counter:
     """Open, use by a crew, close; again and again for that time."""
     tally: Counter = Counter()
     limit = time.monotonic() + seconds
@@ -47,8 +48,8 @@ def _rounds(seconds: float, mix: Mapping[str, int], length: float = ROUND, patie
         board = Board(USERS, OPERATIONS)
         with OpenDevice(ADDRESS) as device:
             crew = Crew(board, device, mix)
-            crew.tend(min(length, limit - time.monotonic()))
-            crew.end() if patience is None else crew.end(patience)
+            crew.tend(min(ROUND, limit - time.monotonic()))
+            crew.end(patience)
         tally["open and close", OK] += 1
         tally += board.counts()
     return tally
@@ -68,10 +69,10 @@ def readiness(seconds: float) -> Counter:
     """The same while somebody outside changes whether and when the GPU becomes ready; binds among it."""
     tally: Counter = Counter()
     limit = time.monotonic() + seconds
+    # Those that wait when a round is over are killed, but in every fourth round.
+    patience = itertools.cycle((PATIENCE, 0.5, 0.5, 0.5))
     while time.monotonic() < limit:
-        # Those that wait when a round is over are killed, every fourth round but one.
-        patience = 40.0 if random.randrange(4) == 0 else 0.5
-        tally += _rounds(min(READINESS_ROUND, limit - time.monotonic()), MIX, patience=patience)
+        tally += _rounds(min(READINESS_ROUND, limit - time.monotonic()), MIX, next(patience))
         write_once(DRIVER + "/unbind", ADDRESS)
         while not attempt(tally, "bind", lambda: write_once(DRIVER + "/bind", ADDRESS)):
             pass
