@@ -66,6 +66,7 @@ def plan(seconds: float, cycles: int) -> list:
     return [
         Part("mixed operations, 8 users", parts.mixed, seconds),
         Part("memory decoding off and on meanwhile", parts.decoding, seconds / 5, ("EIO", "SIGBUS")),
+        Part("resets from sysfs meanwhile", parts.host_resets, seconds / 5, ("EAGAIN",)),
         Part("8 openers of one device", parts.contended, seconds / 5, (TAKEN,)),
         Part("SIGKILL within each operation", parts.killed, some, (KILLED,)),
         Part("bind cycles", parts.cycles, cycles),

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import cdev_client
 import vfio_client as vfio
-from hostside import ADDRESS, COMMAND_MEMORY, EXPECTED, MIB, PAGE, PCI_COMMAND
+from hostside import ADDRESS, COMMAND_MEMORY, DEVICE, EXPECTED, MIB, PAGE, PCI_COMMAND, write_once
 from stress_board import OK, OTHER, WRONG, Board
 
 CDEV = os.environ.get("GPU_API") == "cdev"
@@ -27,11 +27,11 @@ SLOT = 2 * PMD
 SLOT_DISTANCE = 64 * MIB
 PIECE = 64 * 1024
 FLAGS_64BIT_PREFETCHABLE = 0xC
-# How often each operation is chosen. Decoding off and on disturbs all others: only where it is asked for.
+# How often each operation is chosen. Two more disturb the others: only where they are asked for.
 MIX = {"read": 60, "write": 60, "touch": 50, "fault": 20, "hole": 10, "config": 30, "reset": 4, "reopen": 8}
 # Operations that touch a mapping, and so may end in SIGBUS.
 TOUCHING = ("touch", "fault")
-OPERATIONS = (*MIX, "decode")
+OPERATIONS = (*MIX, "decode", "host_reset")
 
 
 class WrongDataError(Exception):
@@ -160,6 +160,10 @@ class User:
 
     def _reset(self) -> None:
         self._device.reset()
+
+    def _host_reset(self) -> None:
+        """What the host's administrator can do beside VFIO."""
+        write_once(DEVICE + "/reset", "1")
 
     def _reopen(self) -> None:
         """Another file of the same device, where the group gives one; else the refusal of a second opener."""

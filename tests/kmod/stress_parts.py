@@ -65,6 +65,11 @@ def decoding(seconds: float) -> Counter:
     return _rounds(seconds, {**MIX, "decode": 6})
 
 
+def host_resets(seconds: float) -> Counter:
+    """The same with resets that do not come through VFIO; one through VFIO is EAGAIN while such a reset goes on."""
+    return _rounds(seconds, {**MIX, "host_reset": 4})
+
+
 def readiness(seconds: float) -> Counter:
     """The same while somebody outside changes whether and when the GPU becomes ready; binds among it."""
     tally: Counter = Counter()

@@ -59,6 +59,8 @@ class Lines:
 class Session:
     """One driver on one host."""
 
+    RUNNER = "runner.py"
+
     def __init__(self, host: Host, driver: Driver, title: str) -> None:
         self.host = host
         self.driver = driver
@@ -120,7 +122,7 @@ class Session:
         """Run the tests after that one; return as _collect() does."""
         skip = f"--after {after} " if after else ""
         command = (f"cd {DIRECTORY} && env {environment(self.facts, self.driver, phase)} "
-                   f"python3 runner.py {skip}{' '.join(phase.tests)}")
+                   f"python3 {self.RUNNER} {skip}{' '.join(phase.tests)}")
         process = subprocess.Popen(self.host.command(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                    text=True)
         assert process.stdout is not None
