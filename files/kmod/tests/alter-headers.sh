@@ -10,6 +10,8 @@
 #   no-region-info  7.3 as 6.16 to 6.18 are: GET_REGION_INFO still reaches the
 #                   driver's ioctl, and vfio-pci-core inserts no pages for it
 #   no-io-rw        6.12 before vfio-pci-core lent its copying loop
+#   no-inode        6.12 as 6.6 to 6.9 are: no inode for a VFIO device, and no
+#                   huge mappings of pages without a struct page
 #   unknown-op      an operation that no driver of today sets
 set -eu
 
@@ -43,6 +45,14 @@ no-region-info)
 	;;
 no-io-rw)
 	remove vfio_pci_core.h '^ssize_t vfio_pci_core_do_io_rw(' ');'
+	;;
+no-inode)
+	remove vfio.h '^	struct inode \*inode;' ';'
+	found kconfig.h '^#include <generated/autoconf.h>'
+	sed -i '/^#include <generated\/autoconf.h>/a\
+#undef CONFIG_ARCH_SUPPORTS_HUGE_PFNMAP\
+#undef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP\
+#undef CONFIG_ARCH_SUPPORTS_PUD_PFNMAP' kconfig.h
 	;;
 unknown-op)
 	found vfio.h '(\*open_device)('

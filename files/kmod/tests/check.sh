@@ -114,6 +114,21 @@ version=$(sed -n 's/^PACKAGE_VERSION="\(.*\)"$/\1/p' "$kmod/dkms.conf")
 grep -q "^#define NVGRACE_VERSION	\"$version\"$" "$kmod/main.c" && same=0 || same=1
 result "version: $version in dkms.conf and main.c" "$same"
 
+admits() { # RELEASE: dkms.conf lets DKMS build for that kernel
+	echo "$1" | grep -qE "$(sed -n 's/^BUILD_EXCLUSIVE_KERNEL="\(.*\)"$/\1/p' "$kmod/dkms.conf")"
+}
+
+wrong=
+for release in 6.1.0-50-amd64 6.1.176 6.8.0-45-generic 6.12.117+deb13-arm64 \
+	6.17.0-1008-nvidia-64k 7.2.12+deb14-amd64 7.3.4+deb13-arm64 7.10.1; do
+	admits "$release" || wrong="$wrong $release"
+done
+for release in 4.18.0-553.el8 5.14.0-427.el9.aarch64 5.15.0-100-generic 6.0.19; do
+	! admits "$release" || wrong="$wrong $release"
+done
+[ -z "$wrong" ] && same=0 || same=1
+result "dkms.conf: kernels from 6.1 on, and none before$wrong" "$same"
+
 if [ "$failed" -ne 0 ]; then
 	echo "files/kmod: FAILED"
 	exit 1

@@ -7,6 +7,8 @@
 #
 #   ours         must build without a warning at W=1, be clean under sparse,
 #                and be the same file when built elsewhere, as DKMS does
+#   dkms         ours again, by dkms itself with our dkms.conf; must be what
+#                the first build is, stripped
 #   altered      headers of kernels that Debian does not have: see
 #                alter-headers.sh; one of them must make the build fail
 #   VERSION's    the kernel's own driver, for comparison. It is one source a
@@ -90,6 +92,32 @@ build_ours() { # VERSION ARCH
 	esac
 }
 
+# Builds ours with dkms, which strips a module, and signs it at its end.
+build_dkms() { # VERSION
+	select_kernel "$1" amd64
+	started=$(date +%s)
+	release=$(sed -n 's/^PACKAGE_VERSION="\(.*\)"$/\1/p' "$kmod/dkms.conf")
+	rm -rf "$work/ours" "$work/dkms" "$work/source"
+	copy_module "$work/ours"
+	copy_module "$work/source/nvgrace-gpu-vfio-pci-$release"
+	cp "$kmod/dkms.conf" "$work/source/nvgrace-gpu-vfio-pci-$release"
+	mkdir "$work/dkms"
+	compile "$work/ours" /work /work "$work/log" &&
+		sh "$tests/enter.sh" "$root" --bind "$work/ours:/work" \
+			--bind "$work/dkms:/var/lib/dkms" --ro-bind "$work/source:/mnt" -- sh -c '
+			strip -g /work/nvgrace-gpu-vfio-pci.ko
+			exec dkms build nvgrace-gpu-vfio-pci/"$0" -k "$1" --kernelsourcedir "$2" \
+				--sourcetree /mnt' "$release" "$kernel" "$headers" >"$work/log" 2>&1 &&
+		result=ok || result=FAILED
+	same=NO
+	ours=$work/ours/nvgrace-gpu-vfio-pci.ko
+	cmp -n "$(stat -c %s "$ours")" "$ours" \
+		"$work/dkms/nvgrace-gpu-vfio-pci/$release/$kernel/x86_64/module/nvgrace-gpu-vfio-pci.ko" \
+		>>"$work/log" 2>&1 && same=yes
+	row dkms "${kernel%-amd64}" amd64 - - "$same" "$result"
+	[ "$result $same" = "ok yes" ] || unexpected "$work/log"
+}
+
 # Builds ours with altered headers. Expects a clean build, or where a SENTENCE
 # is given a failed one that says so.
 build_altered() { # VERSION ARCH SHAPE NAME [SENTENCE]
@@ -154,9 +182,13 @@ for version in 6.1 6.12 7.2 7.3; do
 	build_ours "$version" amd64
 done
 
+build_dkms 6.12
+build_dkms 7.3
+
 for arch in arm64 amd64; do
 	build_altered 7.3 "$arch" no-region-info "7.3, the shape of 6.16 to 6.18"
 	build_altered 6.12 "$arch" no-io-rw "6.12 without do_io_rw"
+	build_altered 6.12 "$arch" no-inode "6.12, the shape of 6.6 to 6.9"
 done
 build_altered 7.3 amd64 unknown-op "7.3 with an operation to come" \
 	"has the operation 'migrate_memory'"
