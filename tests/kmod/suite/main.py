@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: Contributors to the nvgrace.passthrough project
-"""The commands of tests/kmod: run, compare, rows."""
+"""The commands of tests/kmod: run, compare, all, rows."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from . import results, table
 from .builds import CONTROLLER_TESTS, builds
 from .driver import DRIVERS, MAINLINE, OURS, Driver
 from .host import TESTS, Host, HostError
+from .machines import HOSTS, Machine, running
 from .plan import phases
 from .session import Session
 
@@ -77,6 +78,44 @@ def _run_both(name: str) -> list[results.Result]:
         results.write(_report(name, driver), outcome)
         found += outcome
     return found
+
+
+def run_all(argv: list[str]) -> int:
+    """Test this driver on every host of the list."""
+    parser = argparse.ArgumentParser(prog="tests/kmod/all", description="The behaviour suite on every emulated host "
+                                     "that the contract needs, one after the other.")
+    parser.add_argument("--only", action="append", help="hosts with this word in their title; repeatable")
+    parser.add_argument("--list", action="store_true", help="print the titles")
+    options = parser.parse_args(argv)
+    chosen = [machine for machine in HOSTS if any(word in machine.title for word in options.only or [""])]
+    if options.list or not chosen:
+        print("\n".join(machine.title for machine in HOSTS))
+        return 0 if options.list else 2
+    found = [] if options.only else builds(OURS)
+    for machine in chosen:
+        outcome = _run_machine(machine)
+        results.write(_report(machine.title, OURS), outcome)
+        print(results.summary(machine.title, outcome), flush=True)
+        found += outcome
+    unproven = table.unproven(found) if not options.only else []
+    print(table.text(found))
+    for row in unproven:
+        print(f"{row}: no test has passed")
+    print(results.summary("kmod behaviour on all hosts", found))
+    return 1 if unproven or any(result.bad for result in found) else 0
+
+
+def _run_machine(machine: Machine) -> list[results.Result]:
+    """Return all results; a host that cannot be used is one error."""
+    print(f"=== {machine.title}", flush=True)
+    try:
+        with running(machine, "kmod-all") as host:
+            session = Session(host, OURS, machine.title)
+            return session.run(phases(session.facts, OURS))
+    except HostError as error:
+        print(f"all: {error}", file=sys.stderr)
+        failed = results.Result("host", (), results.ERROR, 0.0, str(error))
+        return [results.place(failed, OURS.module, machine.title, "start")]
 
 
 def rows() -> int:

@@ -58,4 +58,7 @@ def phases(facts: Facts, driver: Driver) -> list[Phase]:
         return [replace(READY, tests=("test_odd_size", *READY.tests)), LOG]
     if facts.product == "vera-cxl":
         return [ready, *CXL, LOG]
+    if facts.product != "gh200-120gb":
+        # What waits is the same for all of them.
+        return [ready, *([BAR2] if driver.ours else []), LOG]
     return [ready, SLOW, DEAD, *([BAR2] if driver.ours else []), LOG, *PRIVATE]

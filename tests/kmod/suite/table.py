@@ -74,16 +74,22 @@ def markdown(results: Sequence[Result]) -> str:
 
 
 def text(results: Sequence[Result]) -> str:
-    """Return the table for a terminal."""
-    ours, theirs = by_row(results, OURS.module), by_row(results, MAINLINE.module)
+    """Return the table for a terminal, with the drivers that were tested."""
+    drivers = [driver for driver in (OURS, MAINLINE) if any(result.driver == driver.module for result in results)]
+    tables = {driver: by_row(results, driver.module) for driver in drivers}
+    width = max((len(driver.title) for driver in drivers), default=0)
     lines = []
     for row, promise in ROWS.items():
-        if ours[row].verdict == theirs[row].verdict == NOT_RUN:
+        if all(cells[row].verdict == NOT_RUN for cells in tables.values()):
             continue
         lines.append(f"{row}: {promise}")
-        lines.append(f"    this driver       {ours[row].text()[:WIDTH]}")
-        lines.append(f"    the kernel's own  {theirs[row].text()[:WIDTH]}")
+        lines += [f"    {driver.title:{width}}  {cells[row].text()[:WIDTH]}" for driver, cells in tables.items()]
     return "\n".join(lines)
+
+
+def unproven(results: Sequence[Result]) -> list[str]:
+    """Return the rows for which no test of this driver has passed."""
+    return [row for row, cell in by_row(results, OURS.module).items() if not cell.passed]
 
 
 def verdict(results: Sequence[Result]) -> str:

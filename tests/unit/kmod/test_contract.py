@@ -14,7 +14,7 @@ KMOD = Path(__file__).resolve().parents[2] / "kmod"
 sys.path.insert(0, str(KMOD))
 
 import contract  # noqa: E402
-from suite import results  # noqa: E402
+from suite import results, table  # noqa: E402
 from suite.builds import CONTROLLER_TESTS  # noqa: E402
 from suite.driver import MAINLINE, OURS  # noqa: E402
 from suite.host import Facts  # noqa: E402
@@ -48,6 +48,24 @@ def test_the_other_driver_has_one_layout() -> None:
 def test_a_row_that_does_not_exist_is_no_tag() -> None:
     with pytest.raises(KeyError):
         contract.contract("review-12")
+
+
+def result(row: str, outcome: str, driver: str, message: str = "") -> results.Result:
+    return results.Result("t", (row,), outcome, 0.0, message, driver=driver)
+
+
+def test_side_by_side() -> None:
+    found = [result("mainline-2", "ok", OURS.module),
+             result("mainline-2", "fail", MAINLINE.module, "it is allowed"),
+             result("mainline-2", "kernel-bug", MAINLINE.module, "[ 1.2] kernel BUG at mm/memory.c:1!")]
+    assert table.markdown(found).splitlines()[-1].endswith("| ok | kernel BUG | kernel BUG at mm/memory.c:1! |")
+    assert table.verdict(found).endswith(f"{MAINLINE.title} fails 1 of 1 rows")
+    assert "mainline-2" not in table.unproven(found)
+    assert "mainline-1" in table.unproven(found)
+
+
+def test_a_row_that_was_only_skipped_is_not_proven() -> None:
+    assert "mainline-2" in table.unproven([result("mainline-2", "skip", OURS.module)])
 
 
 def test_what_was_skipped_has_not_passed() -> None:
