@@ -47,8 +47,10 @@ static struct inode *nvgrace_inode(struct nvgrace_gpu *gpu, struct file *vfio)
 	inode = gpu->inode;
 	if (!inode) {
 		inode = alloc_anon_inode(file_inode(vfio)->i_sb);
-		if (!IS_ERR(inode))
+		if (!IS_ERR(inode)) {
+			/* Pairs with the acquire in nvgrace_mappings(). */
 			smp_store_release(&gpu->inode, inode);
+		}
 	}
 	mutex_unlock(&gpu->map_lock);
 	return inode;
@@ -112,6 +114,7 @@ void nvgrace_zap_if_off(struct nvgrace_gpu *gpu)
 
 static struct address_space *nvgrace_mappings(struct nvgrace_gpu *gpu)
 {
+	/* Pairs with the release where the inode is made. */
 	struct inode *inode = smp_load_acquire(&gpu->inode);
 
 	return inode ? inode->i_mapping : NULL;

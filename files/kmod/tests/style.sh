@@ -3,7 +3,7 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 #
 # The kernel's own judges of style, from linux-source 7.3: checkpatch.pl
-# --strict over the module and the tests' C, and coccicheck over the module.
+# --strict over the module and its tests' C here, and coccicheck over the module.
 # Prints what they find beyond what is allowed below, and fails if there is
 # anything, or if something allowed is not found any more.
 set -eu
@@ -55,7 +55,6 @@ source=$(sh "$tests/kernel-source.sh" 7.3)
 mkdir "$work/module"
 cp "$kmod"/*.c "$kmod"/*.h "$work/module"
 cp -r "$tests" "$work/tests"
-[ ! -d "$kmod/../../tests" ] || cp -r "$kmod/../../tests" "$work/tests/controller"
 cd "$work"
 find module tests -name '*.[ch]' | sort >all
 grep '^module/' all >kernel || fail "no source of the module was found"
