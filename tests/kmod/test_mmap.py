@@ -13,13 +13,12 @@ import struct
 import unittest
 
 import vfio_client as vfio
-from contract import contract
+from contract import contract, ours_only
 from hostside import (
     ARM64,
     COMMAND_MEMORY,
     EXPECTED,
     GIB,
-    KERNEL,
     MIB,
     PAGE,
     DeviceTest,
@@ -30,7 +29,6 @@ from hostside import (
 
 PMD = 2 * MIB
 PCI_EXPRESS = 0x10
-HUGE_PFNMAP = (6, 12)  # from this kernel on
 
 
 class Mmap(DeviceTest):
@@ -153,14 +151,11 @@ class Faults(DeviceTest):
             self.assertEqual(faults, 64 * MIB // PMD, f"region {index}: {faults} faults for 64 MiB")
 
     @contract("behaviour-fault")
-    def test_misaligned_mapping_faults_by_page(self) -> None:
-        """Memory that is at an odd page of its 2 MiB cannot be mapped by 2 MiB at an aligned address.
-
-        Kernels that map such memory by page only get a block of pages by each fault.
-        """
+    @ours_only("the kernel's own driver takes a fault for each page of such a mapping")
+    def test_misaligned_mapping_faults_by_2_mib_as_well(self) -> None:
+        """Memory at an odd page of its 2 MiB cannot be mapped at once at an aligned address: its pages come together."""
         for index in EXPECTED:
-            self.assertEqual(self.faults(index, PMD, PMD, step=PAGE, shift=PAGE),
-                             PMD // PAGE if KERNEL >= HUGE_PFNMAP else 1)
+            self.assertEqual(self.faults(index, 2 * PMD, PMD, step=2 * PAGE, shift=PAGE), 2)
 
     @contract("match-touch", "behaviour-fault")
     def test_first_gib_takes_512_faults(self) -> None:
