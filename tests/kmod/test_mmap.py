@@ -153,7 +153,7 @@ class Faults(DeviceTest):
     @contract("behaviour-fault")
     @ours_only("the kernel's own driver takes a fault for each page of such a mapping")
     def test_misaligned_mapping_faults_by_2_mib_as_well(self) -> None:
-        """Memory at an odd page of its 2 MiB cannot be mapped at once at an aligned address: its pages come together."""
+        """Memory at an odd page of its 2 MiB cannot be mapped at once at an aligned address: its pages come alike."""
         for index in EXPECTED:
             self.assertEqual(self.faults(index, 2 * PMD, PMD, step=2 * PAGE, shift=PAGE), 2)
 

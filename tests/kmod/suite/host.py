@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import subprocess
@@ -77,9 +76,10 @@ class Host:
         return [str(LAB), "ssh", self.name, "--", text]
 
     def run(self, text: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
-        """Run a shell command on the host; its output is in the result, whatever its status."""
-        return subprocess.run(self.command(text), check=False, capture_output=True, text=True, timeout=seconds,
-                              stdin=subprocess.DEVNULL)
+        """Run a shell command on the host; its output is in the result, whatever its status: 124 after the seconds."""
+        # timeout(1) ends ssh as well, which else would keep the pipes open.
+        argv = ["timeout", "--kill-after=5", str(seconds), *self.command(text)]
+        return subprocess.run(argv, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
     def make_ready(self, gpu: Gpu, index: int) -> None:
         """Have a GPU ready, now and after every reset."""
@@ -90,7 +90,7 @@ class Host:
         """Run a shell command that has to succeed and return its output. Raises HostError."""
         done = self.run(text, seconds)
         if done.returncode:
-            lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+            lines = (done.stderr or done.stdout).strip().splitlines() or [f"no output, status {done.returncode}"]
             raise HostError(f"On {self.name}, {text.strip().splitlines()[0]!r} failed: {lines[-1]}")
         return done.stdout
 
@@ -109,8 +109,7 @@ class Host:
 
     def reset(self) -> None:
         """Reboot a host whose kernel is hurt: nothing is shut down. Its disk and its GPUs survive."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.run("echo s > /proc/sysrq-trigger; sleep 2; echo b > /proc/sysrq-trigger", seconds=20)
+        self.run("echo s > /proc/sysrq-trigger; sleep 2; echo b > /proc/sysrq-trigger", seconds=20)
         wait = [LAB, "wait", self.name, "--timeout", "60"]
         if subprocess.run(wait, check=False, stdout=subprocess.DEVNULL).returncode:
             # One that does not even do that.

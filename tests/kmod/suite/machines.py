@@ -46,9 +46,9 @@ HOSTS = (
     Machine(faults=("base-in-page",)),
     Machine(product="gb200", faults=("odd-size",)),
     Machine(faults=("odd-size",)),
-    Machine(kernel="6.1"),
     Machine(kernel="6.12"),
-    Machine(kernel="7.2"),
+    Machine(arch="amd64", kernel="6.1"),
+    Machine(arch="amd64", kernel="7.2"),
     Machine(arch="amd64"),
 )
 

@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import queue
+import signal
 import subprocess
 import threading
 from collections.abc import Iterable
@@ -124,12 +127,13 @@ class Session:
         command = (f"cd {DIRECTORY} && env {environment(self.facts, self.driver, phase)} "
                    f"python3 {self.RUNNER} {skip}{' '.join(phase.tests)}")
         process = subprocess.Popen(self.host.command(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   text=True)
+                                   text=True, start_new_session=True)
         assert process.stdout is not None
         try:
             return self._collect(Lines(process.stdout), phase)
         finally:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
     def _collect(self, lines: Lines, phase: Phase) -> tuple[str | None, bool]:
