@@ -47,6 +47,7 @@ esac
 # forky's Release file is renewed only when the suite changes, and expires.
 options='Acquire::Check-Valid-Until "false"'
 
+# Its status counts, not what "set -e" would do: see cached().
 make_root() { # DIR
 	progress "making a Debian $suite root with the headers of $kernels"
 	# No mirror: mmdebstrap's own.
@@ -54,11 +55,10 @@ make_root() { # DIR
 	mmdebstrap --quiet --variant=apt --architectures=amd64,arm64 \
 		--aptopt="$options" --aptopt='APT::Install-Recommends "false"' \
 		--include="$(echo $packages | tr ' ' ,)" \
-		--skip=cleanup/apt/lists "$suite" "$1" $(mirror)
-	touch "$1/etc/resolv.conf"
-	# shellcheck disable=SC2086
-	sh "$tests/enter.sh" "$1" -- sh -s -- "$suite" "$newer" $kernels \
-		<"$tests/root-headers.sh"
+		--skip=cleanup/apt/lists "$suite" "$1" $(mirror) &&
+		touch "$1/etc/resolv.conf" &&
+		sh "$tests/enter.sh" "$1" -- sh -s -- "$suite" "$newer" $kernels \
+			<"$tests/root-headers.sh"
 }
 
 [ "$(id -u)" -eq 0 ] || fail "this needs root, to make a Debian root and enter it"
