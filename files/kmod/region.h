@@ -107,7 +107,9 @@ static inline int nvgrace_region_init(struct nvgrace_region *region, u32 index,
 /* -EINVAL when [@base, @base + @length) wraps around or is empty. */
 static inline int nvgrace_check_range(u64 base, u64 length)
 {
-	if (!length || base + (length - 1) < base)
+	u64 last;
+
+	if (!length || __builtin_add_overflow(base, length - 1, &last))
 		return -EINVAL;
 	return 0;
 }
@@ -194,19 +196,21 @@ static inline int nvgrace_span(const struct nvgrace_region *region, u64 offset,
 }
 
 /*
- * May [@offset, @offset + @length) be mapped? -EOVERFLOW when a sum wraps,
- * -EINVAL when it is empty or ends after the last whole page of memory.
+ * May [@offset, @offset + @length) be mapped? -EINVAL when it is empty or ends
+ * after the last whole page of memory, -EOVERFLOW when a sum wraps. The last
+ * address may be the highest there is.
  */
 static inline int nvgrace_check_mmap(const struct nvgrace_region *region,
 				     u64 offset, u64 length)
 {
-	u64 end = offset + length;
+	u64 end, last;
 
-	if (end < offset || region->base + end < region->base)
-		return -EOVERFLOW;
-	if (!length || end > region->mappable)
+	if (!length)
 		return -EINVAL;
-	return 0;
+	if (__builtin_add_overflow(offset, length, &end) ||
+	    __builtin_add_overflow(region->base, end - 1, &last))
+		return -EOVERFLOW;
+	return end > region->mappable ? -EINVAL : 0;
 }
 
 /* Config space position of a region's BAR registers. */

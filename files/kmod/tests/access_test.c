@@ -122,6 +122,11 @@ static void test_mmap(void)
 	}
 	CHECK(!nvgrace_check_mmap(&odd, 0, 3 * PAGE), "odd");
 	CHECK(nvgrace_check_mmap(&odd, 0, 4 * PAGE) == -EINVAL, "odd");
+	/* Memory that ends with the highest address. */
+	region.base = 0 - 95 * GIB;
+	CHECK(!nvgrace_check_mmap(&region, 0, 95 * GIB), "highest");
+	CHECK(nvgrace_check_mmap(&region, PAGE, 95 * GIB) == -EOVERFLOW,
+	      "highest");
 	end();
 }
 
