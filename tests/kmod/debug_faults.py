@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import struct
 from collections import Counter
@@ -207,14 +208,19 @@ def _opened(make: Callable[[vfio.Device], Call]) -> Iterator[Call]:
         yield make(device)
 
 
+def _absent_page() -> ctypes.Array:
+    """Return a page of user memory that is not there before its first access: the driver's way with a bounce buffer."""
+    return (ctypes.c_char * PAGE).from_buffer(mmap.mmap(-1, PAGE))
+
+
 def _read(device: vfio.Device) -> Call:
-    buffer = ctypes.create_string_buffer(PAGE)
+    buffer = _absent_page()
     where = ctypes.c_long(device.region(min(EXPECTED)).offset)
     return lambda: _libc.pread(device.fd, buffer, PAGE, where)
 
 
 def _write(device: vfio.Device) -> Call:
-    buffer = ctypes.create_string_buffer(PAGE)
+    buffer = _absent_page()
     where = ctypes.c_long(device.region(max(EXPECTED)).offset)
     return lambda: _libc.pwrite(device.fd, buffer, PAGE, where)
 

@@ -2,11 +2,12 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 """What tests/kmod/debug asks the debug kernel; the answer is JSON, a line each.
 
-usage: debug_host.py log                what number the kernel's next message has
-       debug_host.py check SEQUENCE     reports since then, leaks, whether lockdep is on
-       debug_host.py faults             fault injection, a line for each call injected into
-       debug_host.py lock-order         use read, write and a mapping of the device so that lockdep sees their locks
-       debug_host.py kunit              results of the suites that are loaded
+usage: debug_host.py log            what number the kernel's next message has
+       debug_host.py check SEQUENCE [leaks]
+                                    reports since then, leaks if asked for, whether lockdep is on
+       debug_host.py faults         fault injection, a line for each call injected into
+       debug_host.py lock-order     use read, write and a mapping of the device so that lockdep sees their locks
+       debug_host.py kunit          results of the suites that are loaded
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ def log() -> None:
     tell(sequence=reports.log_since(0)[1])
 
 
-def check(sequence: str) -> None:
+def check(sequence: str, *more: str) -> None:
     """Tell what the kernel has reported, with the reason where it is known to be no fault of the driver."""
     lines, following, lost = reports.log_since(int(sequence))
     found = [{"title": report.title, "ours": report.ours, "reason": report.reason(reports.ALLOWED_IN_FAULTS),
               "text": report.text} for report in reports.reports_in(lines)]
-    leaks = [{"text": leak, "reason": reports.leak_reason(leak)} for leak in reports.leaks()]
+    leaks = None
+    if "leaks" in more:
+        leaks = [{"text": leak, "reason": reports.leak_reason(leak)} for leak in reports.leaks()]
     tell(reports=found, leaks=leaks, lockdep=reports.lockdep_is_on(), lost=lost, sequence=following)
 
 

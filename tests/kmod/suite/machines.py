@@ -46,10 +46,10 @@ HOSTS = (
     Machine(faults=("base-in-page",)),
     Machine(product="gb200", faults=("odd-size",)),
     Machine(faults=("odd-size",)),
-    Machine(kernel="6.12"),
-    Machine(arch="amd64", kernel="6.1"),
-    Machine(arch="amd64", kernel="7.2"),
-    Machine(arch="amd64"),
+    Machine(product="gh200-480gb", kernel="6.12"),
+    Machine(product="gh200-480gb", kernel="6.1", arch="amd64"),
+    Machine(product="gh200-480gb", kernel="7.2", arch="amd64"),
+    Machine(product="gh200-480gb", arch="amd64"),
 )
 
 

@@ -33,6 +33,8 @@ SLOW = Phase("slow", ("test_waiting",), gpu=(f"ready-after {READY_AFTER}",))
 DEAD = Phase("dead", ("test_never_ready",), gpu=("not-ready",))
 FALLBACK = Phase("fallback", ("test_fallback",))
 LOG = Phase("log", ("test_log",))
+# One that make test starts, and one on which both regions have a hole. What waits is the same for the other products.
+FULL = ("gh200-120gb", "gh200-480gb")
 # Last, and each on its own: a driver that lets a private mapping be touched takes the kernel down with it.
 PRIVATE = tuple(Phase("private", (f"test_private.Private.{test}",)) for test in ("test_pages", "test_huge_pages"))
 # Time-out code 1 is 4 s, 2 is 16 s.
@@ -58,7 +60,6 @@ def phases(facts: Facts, driver: Driver) -> list[Phase]:
         return [replace(READY, tests=("test_odd_size", *READY.tests)), LOG]
     if facts.product == "vera-cxl":
         return [ready, *CXL, LOG]
-    if facts.product != "gh200-120gb":
-        # What waits is the same for all of them.
+    if facts.product not in FULL:
         return [ready, *([BAR2] if driver.ours else []), LOG]
     return [ready, SLOW, DEAD, *([BAR2] if driver.ours else []), LOG, *PRIVATE]
