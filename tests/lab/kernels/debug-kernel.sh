@@ -8,7 +8,7 @@
 # and the configuration FRAGMENT. Afterwards OUT holds:
 #   vmlinuz   the kernel
 #   config    its configuration
-#   modules/  its /lib/modules: no module, but what modprobe must know to accept the names of what is built in
+#   modules/  its /lib/modules: what modprobe must know to accept the names of what is built in
 #   tree/     what modules are built against: make -C tree M=DIR modules
 #   facts     release and compiler, a line "NAME VALUE" each
 set -eu

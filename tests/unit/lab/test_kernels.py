@@ -173,6 +173,18 @@ def test_an_option_that_does_not_exist_is_not_set(tmp_path: Path) -> None:
     assert done.returncode == 2, "make bzImage is reached, and fails here"
 
 
+def test_only_what_matters_makes_another_kernel(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(debugkernel, "KERNEL_ASSETS", tmp_path)
+    (tmp_path / "debug-kernel.sh").write_text("#!/bin/sh\nmake\n")
+    names = []
+    for fragment in (FRAGMENT, FRAGMENT + "\n# more about it\n", FRAGMENT.replace("# CONFIG_C is not set\n", ""),
+                     FRAGMENT.replace("=y", "=m")):
+        (tmp_path / "debug.config").write_text(fragment)
+        names.append(debugkernel.entry(Cache(tmp_path)).name)
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
+
+
 def fake_tools(tmp_path: Path, build: str) -> Path:
     tools = tmp_path / "tools"
     for name in ("root", "source", "tools"):
