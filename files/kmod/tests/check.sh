@@ -68,6 +68,11 @@ for test in layout_test access_test; do
 	"$work/$test" || failed=$((failed + 1))
 done
 
+${CC:-gcc} -std=gnu11 -O1 -g -Wall -Wextra -Werror -DSTANDALONE \
+	-fsanitize=address,undefined -fno-sanitize-recover=all \
+	-o "$work/region_fuzz" "$kmod/tests/fuzz/region_fuzz.c"
+"$work/region_fuzz" 1000000 || failed=$((failed + 1))
+
 probe "$work/nothing"
 said 'install the headers' 'no headers'
 
