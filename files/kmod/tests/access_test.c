@@ -24,40 +24,20 @@ static struct nvgrace_region small_region(u64 actual, u64 reported)
 
 static void test_span(void)
 {
-	static const struct {
-		u64 offset, count;
-		int ret;
-		u64 memory, hole;
-	} cases[] = {
-		{ 0, 1, 0, 1, 0 },
-		{ 0, 95 * GIB, 0, 95 * GIB, 0 },
-		{ 0, 128 * GIB, 0, 95 * GIB, 33 * GIB },
-		{ 0, UINT64_MAX, 0, 95 * GIB, 33 * GIB },
-		{ 95 * GIB - 2048, 4096, 0, 2048, 2048 },
-		{ 95 * GIB - 1, 1, 0, 1, 0 },
-		{ 95 * GIB, 1, 0, 0, 1 },
-		{ 128 * GIB - 1, 1, 0, 0, 1 },
-		{ 128 * GIB - 1, 2, 0, 0, 1 },
-		{ 128 * GIB - 1, UINT64_MAX, 0, 0, 1 },
-		{ 128 * GIB, 0, -EINVAL, 0, 0 },
-		{ 128 * GIB, 1, -EINVAL, 0, 0 },
-		{ UINT64_MAX, UINT64_MAX, -EINVAL, 0, 0 },
-		{ 5, 0, 0, 0, 0 },
-	};
 	struct nvgrace_region region = small_region(95 * GIB, 128 * GIB);
 	struct nvgrace_span span;
 	unsigned int i;
 
 	begin("accesses: memory, hole, clipped, refused");
-	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		int ret = nvgrace_span(&region, cases[i].offset,
-				       cases[i].count, &span);
+	for (i = 0; i < ARRAY_SIZE(span_cases); i++) {
+		const struct span_case *c = &span_cases[i];
+		int ret = nvgrace_span(&region, c->offset, c->count, &span);
 
-		CHECK(ret == cases[i].ret, "case %u: %d", i, ret);
+		CHECK(ret == c->ret, "%s: %d", c->what, ret);
 		if (ret)
 			continue;
-		CHECK(span.memory == cases[i].memory, "case %u", i);
-		CHECK(span.hole == cases[i].hole, "case %u", i);
+		CHECK(span.memory == c->memory, "%s", c->what);
+		CHECK(span.hole == c->hole, "%s", c->what);
 	}
 	end();
 }
@@ -96,61 +76,60 @@ static void test_span_model(void)
 
 static void test_mmap(void)
 {
-	static const struct { u64 offset, length; int ret; } cases[] = {
-		{ 0, PAGE, 0 },
-		{ 0, 95 * GIB, 0 },
-		{ 95 * GIB - PAGE, PAGE, 0 },
-		{ 0, 95 * GIB + PAGE, -EINVAL },
-		{ 95 * GIB, PAGE, -EINVAL },
-		{ 0, 128 * GIB, -EINVAL },
-		{ 128 * GIB, PAGE, -EINVAL },
-		{ 0, 0, -EINVAL },
-		{ UINT64_MAX - PAGE + 1, PAGE, -EOVERFLOW },
-		{ UINT64_MAX - PAGE + 1, 2 * PAGE, -EOVERFLOW },
-		{ UINT64_MAX - BASE, PAGE, -EOVERFLOW },
-	};
 	struct nvgrace_region region = small_region(95 * GIB, 128 * GIB);
 	struct nvgrace_region odd = small_region(3 * PAGE + 1, 4 * PAGE);
 	unsigned int i;
 
 	begin("mappings: up to the last whole page of memory");
-	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		int ret = nvgrace_check_mmap(&region, cases[i].offset,
-					     cases[i].length);
+	for (i = 0; i < ARRAY_SIZE(mmap_cases); i++) {
+		const struct mmap_case *c = &mmap_cases[i];
+		int ret;
 
-		CHECK(ret == cases[i].ret, "case %u: %d", i, ret);
+		region.base = c->base;
+		ret = nvgrace_check_mmap(&region, c->offset, c->length);
+		CHECK(ret == c->ret, "%s: %d", c->what, ret);
 	}
 	CHECK(!nvgrace_check_mmap(&odd, 0, 3 * PAGE), "odd");
 	CHECK(nvgrace_check_mmap(&odd, 0, 4 * PAGE) == -EINVAL, "odd");
-	/* Memory that ends with the highest address. */
-	region.base = 0 - 95 * GIB;
-	CHECK(!nvgrace_check_mmap(&region, 0, 95 * GIB), "highest");
-	CHECK(nvgrace_check_mmap(&region, PAGE, 95 * GIB) == -EOVERFLOW,
-	      "highest");
 	end();
 }
 
 static void test_bar_value(void)
 {
-	static const struct { u64 stored, value; } cases[] = {
-		{ 0, 0xc },
-		{ UINT64_MAX, 0xffffffe00000000c },
-		{ 0xffffffff, 0xc },
-		{ 0x4200000000, 0x400000000c },
-		{ 0x600012345678, 0x60000000000c },
-	};
 	struct nvgrace_region region = small_region(95 * GIB, 128 * GIB);
 	unsigned int i;
 
 	begin("BAR registers: size mask, type bits");
-	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		u64 value = nvgrace_bar_value(&region, cases[i].stored);
+	for (i = 0; i < ARRAY_SIZE(bar_cases); i++) {
+		const struct bar_case *c = &bar_cases[i];
+		u64 value = nvgrace_bar_value(&region, c->stored);
 
-		CHECK(value == cases[i].value, "case %u: %" PRIx64, i, value);
+		CHECK(value == c->value, "%s: %" PRIx64, c->what, value);
 	}
 	CHECK(nvgrace_bar_position(&region) == 0x20, "index 4");
 	region.index = 2;
 	CHECK(nvgrace_bar_position(&region) == 0x18, "index 2");
+	end();
+}
+
+static void test_config_pieces(void)
+{
+	struct nvgrace_layout layout;
+	unsigned int i;
+
+	begin("config accesses: the first piece");
+	nvgrace_layout_mainline(&layout, BASE, 96 * GIB, PAGE, true);
+	for (i = 0; i < ARRAY_SIZE(piece_cases); i++) {
+		const struct piece_case *c = &piece_cases[i];
+		u32 which, index = 0;
+		u64 piece = nvgrace_config_piece(&layout, c->position,
+						 c->count, &which);
+
+		if (which < layout.count)
+			index = layout.region[which].index;
+		CHECK(piece == c->piece, "%s: %" PRIu64, c->what, piece);
+		CHECK(index == c->index, "%s: %" PRIu32, c->what, index);
+	}
 	end();
 }
 
@@ -256,6 +235,7 @@ int main(void)
 	test_span_model();
 	test_mmap();
 	test_bar_value();
+	test_config_pieces();
 	test_config();
 	return summary("region.h, accesses");
 }

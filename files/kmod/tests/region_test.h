@@ -21,13 +21,8 @@ typedef uint32_t u32;
 typedef uint64_t u64;
 
 #include "../region.h"
+#include "region_cases.h"
 
-#define KIB		1024ULL
-#define MIB		(KIB * KIB)
-#define GIB		(KIB * MIB)
-#define TIB		(KIB * GIB)
-#define PAGE		4096ULL
-#define BASE		0x420000000000ULL
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
 static unsigned int checks, failures, groups, failed_groups, failures_before;
