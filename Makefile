@@ -10,7 +10,8 @@ export ANSIBLE_INJECT_FACT_VARS := false
 export MOLECULE_GLOB := molecule/*/molecule.yml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test lint unit kmod-check molecule test-all bench build clean
+.PHONY: help setup demo test lint unit kmod-check proof molecule test-all test-debug stress compare bench bench-kmod \
+	build clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,10 +23,11 @@ demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 
 	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest)
 
 test: setup  ## everything that guards the main job (root, 6 GB of disk, 20 minutes first, 15 later)
-	@$(BIN)/python tests/run lint unit kmod package molecule refusals behaviour
+	@$(BIN)/python tests/run lint unit kmod proof package molecule refusals behaviour
 
-test-all: setup  ## all of test, and what takes too long for it
-	@$(BIN)/python tests/run lint unit kmod package molecule refusals behaviour matrix
+test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, three hours)
+	@$(BIN)/python tests/run lint unit kmod proof package molecule refusals behaviour \
+		style arithmetic matrix contract stress debug speed
 
 lint: setup  ## what can be said without running it
 	@$(BIN)/python tests/run lint
@@ -36,11 +38,26 @@ unit: setup  ## unit tests
 kmod-check: setup  ## arithmetic of the kernel module, in userspace under sanitizers
 	@$(BIN)/python tests/run kmod
 
+proof: setup  ## the proof of that arithmetic (root, for a Debian root with CBMC)
+	@$(BIN)/python tests/run proof
+
+test-debug: setup  ## the kernel module on a debug kernel: KASAN, lockdep, leaks, fault injection; report in .build
+	@$(BIN)/python tests/run debug
+
+stress: setup  ## five minutes of eight users, bind cycles, kills, on the emulated host
+	@$(BIN)/python tests/run stress
+
+compare: setup  ## the whole contract on all hosts, and this driver beside the kernel's own
+	@$(BIN)/python tests/run contract
+
 molecule: setup  ## the default scenario alone
 	@$(BIN)/python tests/run molecule
 
 bench: setup  ## calls and time of a converged site.yml, beside ansible -m ping
 	@$(BIN)/python tests/bench/converged.py
+
+bench-kmod: setup  ## speed of the kernel module over that of the kernel's own
+	@$(BIN)/python tests/run speed
 
 build: setup  ## the collection's tarball
 	@$(BIN)/ansible-galaxy collection build --force --output-path .build

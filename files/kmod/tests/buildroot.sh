@@ -11,7 +11,8 @@
 # has what builds and examines a whole kernel as well.
 #
 # It is kept in the cache and made anew when what it is made from changes, or
-# with NVGRACE_KMOD_FRESH=1. Needs root, mmdebstrap and an amd64 machine.
+# with NVGRACE_KMOD_FRESH=1. Needs root and an amd64 machine;
+# mmdebstrap is installed where it is missing.
 # NVGRACE_DEBIAN_MIRROR overrides the mirror, which else is the one that apt
 # uses here, or mmdebstrap's default. enter.sh runs commands in it.
 set -eu
@@ -61,9 +62,18 @@ make_root() { # DIR
 			<"$tests/root-headers.sh"
 }
 
+install_mmdebstrap() {
+	command -v apt-get >/dev/null ||
+		fail "mmdebstrap is missing and no apt-get here: install it by hand"
+	progress "installing mmdebstrap on this machine"
+	{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y \
+		--no-install-recommends mmdebstrap debian-archive-keyring; } >/dev/null ||
+		fail "mmdebstrap could not be installed, see above"
+}
+
 [ "$(id -u)" -eq 0 ] || fail "this needs root, to make a Debian root and enter it"
 [ "$(uname -m)" = x86_64 ] || fail "this cross-builds on amd64 only, not on $(uname -m)"
-command -v mmdebstrap >/dev/null || fail "mmdebstrap is missing: install it"
+command -v mmdebstrap >/dev/null || install_mmdebstrap
 
 key=$({
 	echo "$suite $newer $kernels $packages"
