@@ -9,6 +9,9 @@
 #include <stddef.h>
 
 #define CLOCK_MONOTONIC	1
+#define PROT_READ_WRITE	3
+#define MAP_PRIVATE_ANONYMOUS	0x22
+#define MAP_FAILED	((void *)-1)
 
 struct timespec {
 	long tv_sec;
@@ -17,6 +20,9 @@ struct timespec {
 
 long pread(int fd, void *buffer, size_t size, long offset);
 long pwrite(int fd, const void *buffer, size_t size, long offset);
+void *mmap(void *address, size_t size, int protection, int flags, int fd,
+	   long offset);
+int munmap(void *address, size_t size);
 int clock_gettime(int clock, struct timespec *time);
 
 static double now(void)
@@ -47,6 +53,24 @@ double transfers(int fd, int write, void *buffer, size_t size, long offset,
 		done = (done + size) % window;
 	}
 	return now() - start;
+}
+
+/* Seconds for a read into memory that nobody has touched; -1 if not whole. */
+double fresh_read(int fd, size_t size, long offset)
+{
+	double start, took;
+	void *buffer;
+	long ret;
+
+	buffer = mmap(NULL, size, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1,
+		      0);
+	if (buffer == MAP_FAILED)
+		return -1;
+	start = now();
+	ret = pread(fd, buffer, size, offset);
+	took = now() - start;
+	munmap(buffer, size);
+	return ret == (long)size ? took : -1;
 }
 
 /* Seconds for reading one byte in each @step of @length bytes. */

@@ -33,9 +33,10 @@ MORE = 5  # times as many pairs of what is that short
 WARM_UPS = 2
 
 _loops = ctypes.CDLL(str(Path(__file__).resolve().parent / "loops.so"))
-_loops.transfers.restype = _loops.touch.restype = ctypes.c_double
+_loops.transfers.restype = _loops.touch.restype = _loops.fresh_read.restype = ctypes.c_double
 _loops.transfers.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long,
                              ctypes.c_size_t, ctypes.c_long]
+_loops.fresh_read.argtypes = [ctypes.c_int, ctypes.c_size_t, ctypes.c_long]
 _loops.touch.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
 _buffer = ctypes.create_string_buffer(64 * MIB)
 ctypes.memset(_buffer, 0x5A, len(_buffer))
@@ -60,6 +61,13 @@ class Gpu:
         if took < 0:
             raise RuntimeError(f"{self.address}: a transfer of {size} bytes at {offset:#x} of region {index} is short")
         return took / count
+
+    def fresh_read(self, size: int) -> float:
+        """Return the seconds for reading usemem into memory that nobody has touched before."""
+        took = _loops.fresh_read(self.device.fd, size, self.regions[USEMEM].offset)
+        if took < 0:
+            raise RuntimeError(f"{self.address}: a read of {size} bytes into fresh memory is short")
+        return took
 
     def first_touch(self) -> tuple:
         """Return seconds and faults for the first touch of an aligned GiB, by one access in each 2 MiB."""
@@ -122,6 +130,8 @@ def main(our_address: str, their_address: str, pairs: int) -> int:
     found["hole read 64 MiB"] = in_pairs(*(sampler(gpu, USEMEM, hole, size, False) for gpu in (ours, theirs)), pairs)
     found["hole read over memory read, 64 MiB"] = in_pairs(
         *(sampler(ours, USEMEM, offset, size, False) for offset in (hole, 0)), many)
+    found["usemem read 64 MiB, fresh buffer"] = in_pairs(lambda: ours.fresh_read(size), lambda: theirs.fresh_read(size),
+                                                         pairs)
     faults: dict = {"ours": set(), "theirs": set()}
 
     def touch(gpu: Gpu, who: str) -> float:
