@@ -72,10 +72,11 @@ judge() { # LIST [OPTION]...
 }
 
 judge kernel
-# What is not the kernel's has C's own names (uint64_t, PRIu64), and neither
-# the kernel's types nor its macros.
+# What is not the kernel's has C's own names (uint64_t, PRIu64), neither the
+# kernel's types nor its macros, and assertions that print what they compare.
 [ ! -s userspace ] || judge userspace \
-	--ignore CAMELCASE,PREFER_KERNEL_TYPES,NEW_TYPEDEFS,BIT_MACRO,MACRO_ARG_UNUSED
+	--ignore CAMELCASE,PREFER_KERNEL_TYPES,NEW_TYPEDEFS,BIT_MACRO,MACRO_ARG_UNUSED \
+	--ignore PREFER_DEFINED_ATTRIBUTE_MACRO,MACRO_ARG_REUSE
 
 enter sh -c "$coccicheck" >cocci.log 2>&1 || {
 	cat cocci.log

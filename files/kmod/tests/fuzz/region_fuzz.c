@@ -292,11 +292,13 @@ static u64 next(u64 *state)
 
 int main(int argc, char **argv)
 {
-	u64 cases = argc > 1 ? strtoull(argv[1], NULL, 10) : 1, i, word;
+	u64 cases = 1, i, word;
 	u64 state = 0x9e3779b97f4a7c15ULL;
 	u8 data[sizeof(struct input)];
 	size_t at;
 
+	if (argc > 1)
+		cases = strtoull(argv[1], NULL, 10);
 	for (i = 0; i < cases; i++) {
 		for (at = 0; at < sizeof(data); at += 8) {
 			word = next(&state);
