@@ -53,7 +53,7 @@ def phases(facts: Facts, driver: Driver) -> list[Phase]:
         return [FALLBACK, LOG]
     refused = sorted(REFUSED[fault] for fault in faults & REFUSED.keys())
     if refused:
-        return [Phase("refused", tuple(refused), bound=False), LOG]
+        return [Phase("refused", tuple(refused), bound=False), replace(LOG, bound=False)]
     layout = f"test_layout.{LAYOUT_TESTS[facts.product]}"
     ready = replace(READY, tests=(layout, *READY.tests))
     if "odd-size" in faults:
