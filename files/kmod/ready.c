@@ -59,8 +59,11 @@ static int nvgrace_look_cxl(struct nvgrace_gpu *gpu, struct nvgrace_look *look)
 	look->first = status;
 	look->second = 0;
 	look->seconds = NVGRACE_CXL_INFO_SECONDS;
-	if (status == ~0U)
+	if (PCI_POSSIBLE_ERROR(status)) {
+		pci_err(gpu->core.pdev,
+			"the GPU does not answer: its CXL DVSEC reads as all ones\n");
 		return -ENODEV;
+	}
 	if (!(status & NVGRACE_CXL_INFO_VALID))
 		return -EAGAIN;
 	if (status & NVGRACE_CXL_ACTIVE)

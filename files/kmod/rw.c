@@ -17,7 +17,6 @@
  * only not there yet.
  */
 #include <linux/mm.h>
-#include <linux/pagemap.h>
 #include <linux/pm_runtime.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
@@ -108,17 +107,6 @@ out:
 	return ret;
 }
 
-/* Makes it likely that the next direct copy finds all its pages. */
-static void nvgrace_fault_in(const struct nvgrace_copy *copy)
-{
-	size_t count = min_t(size_t, copy->left, NVGRACE_CHUNK);
-
-	if (copy->iswrite)
-		fault_in_readable(copy->buf, count);
-	else
-		fault_in_safe_writeable(copy->buf, count);
-}
-
 /* Between two chunks: let others run, and let a kill end a long access. */
 static int nvgrace_breathe(void)
 {
@@ -135,11 +123,8 @@ static int nvgrace_copy_memory(struct nvgrace_copy *copy)
 		size_t after = copy->left - count;
 
 		ret = nvgrace_copy_direct(copy, count);
-		if (!ret && copy->left != after) {
+		if (!ret && copy->left != after)
 			ret = nvgrace_copy_page(copy);
-			if (!ret)
-				nvgrace_fault_in(copy);
-		}
 		if (ret || !copy->left)
 			return ret;
 		ret = nvgrace_breathe();
