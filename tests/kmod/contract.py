@@ -93,6 +93,7 @@ LAYOUT = {
     "names-any-id": "the id table is no gate: driver_override is enough",
     "refuse-ram": "memory that overlaps System RAM is refused with EINVAL and a message",
     "refuse-wrap": "a range that wraps is refused with EINVAL and a message",
+    "refuse-unreachable": "memory after the processor's last address is refused with EINVAL and a message",
     "refuse-page": "a base inside of a page is refused with EINVAL and a message",
 }
 

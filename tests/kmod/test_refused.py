@@ -48,6 +48,15 @@ class Wrapping(RefusedTest):
         self.refused("no regions can be made of it")
 
 
+class Unreachable(RefusedTest):
+    """A page table entry drops the address bits that it has no place for, and would show other memory."""
+
+    @contract("refuse-unreachable")
+    def test_range_after_the_last_address(self) -> None:
+        """Names that address."""
+        self.refused("after the last address of this processor")
+
+
 class BaseInPage(RefusedTest):
     """A base that is not at the beginning of a page."""
 

@@ -12,7 +12,7 @@ import time
 import unittest
 
 from contract import contract
-from hostside import COMMAND_MEMORY, EXPECTED, READY_AFTER, DeviceTest, in_thread, seconds
+from hostside import COMMAND_MEMORY, DEVICE, EXPECTED, READY_AFTER, DeviceTest, in_thread, seconds, write_once
 
 # What needs no waiting is done well before; the emulated host is slow.
 AT_ONCE = READY_AFTER / 3
@@ -37,6 +37,16 @@ class Waiting(DeviceTest):
         self.first_read()
         self.device.reset()
         self.assertGreater(seconds(self.first_read), AT_ONCE)
+
+    @contract("behaviour-ready-legacy")
+    def test_reset_from_sysfs_takes_mappings_away(self) -> None:
+        """It does not come through VFIO; the next touch waits all the same."""
+        with self.device.map(max(EXPECTED), 0, 1 << 21) as mapping:
+            mapping.read(0, 8)
+            self.assertLess(seconds(lambda: mapping.read(0, 8)), AT_ONCE)
+            write_once(DEVICE + "/reset", "1")
+            took = seconds(lambda: mapping.read(0, 8))
+            self.assertGreater(took, AT_ONCE, f"a touch after a reset from sysfs waits {took:.1f} s only")
 
     @contract("mainline-5")
     def test_hole_never_waits(self) -> None:

@@ -89,6 +89,7 @@ class DebugRun:
     def baseline(self) -> None:
         """Look once before the module is loaded: what is there now is not its doing."""
         install(self.host)
+        drivers.build(self.host, OURS)
         self._watched("the kernel before the module is loaded", lambda part: None)
 
     def behaviour(self, api: str) -> None:

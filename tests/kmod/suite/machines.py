@@ -43,6 +43,7 @@ HOSTS = (
     Machine(faults=("size-zero",)),
     Machine(faults=("range-in-ram",)),
     Machine(faults=("range-wraps",)),
+    Machine(faults=("range-unreachable",)),
     Machine(faults=("base-in-page",)),
     Machine(product="gb200", faults=("odd-size",)),
     Machine(faults=("odd-size",)),

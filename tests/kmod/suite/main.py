@@ -85,6 +85,7 @@ def run_all(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tests/kmod/all", description="The behaviour suite on every emulated host "
                                      "that the contract needs, one after the other.")
     parser.add_argument("--only", action="append", help="hosts with this word in their title; repeatable")
+    parser.add_argument("--host", default="kmod-all", help="the name of the hosts, for two runs side by side")
     parser.add_argument("--list", action="store_true", help="print the titles")
     options = parser.parse_args(argv)
     chosen = [machine for machine in HOSTS if any(word in machine.title for word in options.only or [""])]
@@ -93,7 +94,7 @@ def run_all(argv: list[str]) -> int:
         return 0 if options.list else 2
     found = [] if options.only else builds(OURS)
     for machine in chosen:
-        outcome = _run_machine(machine)
+        outcome = _run_machine(machine, options.host)
         results.write(_report(machine.title, OURS), outcome)
         print(results.summary(machine.title, outcome), flush=True)
         found += outcome
@@ -105,11 +106,11 @@ def run_all(argv: list[str]) -> int:
     return 1 if unproven or any(result.bad for result in found) else 0
 
 
-def _run_machine(machine: Machine) -> list[results.Result]:
+def _run_machine(machine: Machine, name: str) -> list[results.Result]:
     """Return all results; a host that cannot be used is one error."""
     print(f"=== {machine.title}", flush=True)
     try:
-        with running(machine, "kmod-all") as host:
+        with running(machine, name) as host:
             session = Session(host, OURS, machine.title)
             return session.run(phases(session.facts, OURS))
     except HostError as error:

@@ -43,7 +43,7 @@ CXL = (Phase("cxl-late", ("test_cxl.Late",), gpu=("timeout-code 2", f"ready-afte
        Phase("cxl-never-valid", ("test_cxl.NeverValid",), gpu=("timeout-code 3", "info-invalid")),
        Phase("cxl-silent", ("test_cxl.Silent",), gpu=("silent",)))
 REFUSED = {"range-in-ram": "test_refused.SystemRam", "range-wraps": "test_refused.Wrapping",
-           "base-in-page": "test_refused.BaseInPage"}
+           "range-unreachable": "test_refused.Unreachable", "base-in-page": "test_refused.BaseInPage"}
 
 
 def phases(facts: Facts, driver: Driver) -> list[Phase]:

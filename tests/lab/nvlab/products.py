@@ -22,6 +22,8 @@ MEMORY_STRIDE = 4 * GIB
 HOST_RAM = 4 * GIB
 # Inside the host's RAM on every architecture: the firmware claims memory that the kernel already uses.
 RANGE_IN_RAM_BASE = {"arm64": 0x60000000, "amd64": 4 * GIB}
+# arm64 has 52 address bits at the most, and so have the page tables of amd64.
+UNREACHABLE_BASE = 1 << 56
 # Debian's kernels are built with NODES_SHIFT=4, and node 0 has the processors.
 MAX_INITIATOR_NODES = 15
 NODES_PER_GPU = 8
@@ -64,6 +66,7 @@ class Faults:
     odd_size: bool = False  # the size is no multiple of a page
     base_in_page: bool = False  # the base is no multiple of a page
     range_wraps: bool = False  # base + size does not fit into 64 bits
+    range_unreachable: bool = False  # more address bits than any processor of the lab has
     c2c_down: bool = False
     ready_after: float | None = None  # seconds after the start and after each reset
     no_iommu: bool = False
@@ -103,7 +106,8 @@ class Gpu:
         return f"{VENDOR:04x}:{self.product.device_id:04x}"
 
 
-EXCLUSIVE = (("no_properties", "size_zero", "range_in_ram", "odd_size", "base_in_page", "range_wraps"),
+EXCLUSIVE = (("no_properties", "size_zero", "range_in_ram", "odd_size", "base_in_page", "range_wraps",
+              "range_unreachable"),
              ("c2c_down", "ready_after"))
 
 
@@ -169,6 +173,8 @@ def firmware_memory(gpu: Gpu, faults: Faults, arch: str) -> tuple[int, int] | No
         return gpu.memory_base + PAGE // 2, gpu.product.memory - PAGE
     if faults.range_wraps:
         return (1 << 64) - gpu.product.memory // 2, gpu.product.memory
+    if faults.range_unreachable:
+        return UNREACHABLE_BASE + gpu.memory_base, gpu.product.memory
     return gpu.memory_base, 0 if faults.size_zero else gpu.product.memory
 
 

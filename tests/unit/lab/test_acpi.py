@@ -94,6 +94,7 @@ def test_package_length_has_an_end() -> None:
     (["odd-size"], {BASE: 8 * GIB, SIZE: 2560 * MIB - 1000}),
     (["base-in-page"], {BASE: 8 * GIB + 2048, SIZE: 2560 * MIB - 4096}),
     (["range-wraps"], {BASE: 2**64 - 1280 * MIB, SIZE: 2560 * MIB}),
+    (["range-unreachable"], {BASE: 2**56 + 8 * GIB, SIZE: 2560 * MIB}),
     (["no-properties"], None),
     (["c2c-down", "no-iommu"], {BASE: 8 * GIB, SIZE: 2560 * MIB}),
 ])

@@ -53,6 +53,7 @@ def test_memory_is_what_the_driver_needs(product) -> None:
     (["ready-after=5"], Faults(ready_after=5.0)),
     (["odd-size"], Faults(odd_size=True)),
     (["base-in-page"], Faults(base_in_page=True)),
+    (["range-unreachable"], Faults(range_unreachable=True)),
     (["range-wraps", "c2c-down"], Faults(range_wraps=True, c2c_down=True)),
 ])
 def test_faults(words: list[str], faults: Faults) -> None:
