@@ -95,6 +95,13 @@ class DeviceTest(unittest.TestCase):
             call(*args, **kwargs)
         self.assertEqual(caught.exception.errno, code, caught.exception)
 
+    def assert_reads(self, index: int, offset: int, expected: bytes) -> None:
+        """Fail unless one read of a region gives these bytes; the message names the first that differs."""
+        answer = self.device.read(index, offset, len(expected))
+        self.assertEqual(len(answer), len(expected), f"region {index}: a read of {len(expected)} returns {len(answer)}")
+        wrong = next((at for at, (got, want) in enumerate(zip(answer, expected)) if got != want), None)
+        self.assertIsNone(wrong, f"region {index}: byte {wrong} of a read of {len(expected)} at {offset:#x} is wrong")
+
 
 def capability(device: Device, wanted: int) -> int:
     """Return where in config space a PCI capability is. Raises RuntimeError without it."""
