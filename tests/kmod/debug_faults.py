@@ -287,7 +287,8 @@ def _reset(device: vfio.Device) -> Call:
 
 # What is injected into, and what brings the function back to where the next injection starts.
 TARGETS: dict = {
-    "bind": (_unbound, _bind),
+    # The same by whatever the device is opened afterwards.
+    **({} if CDEV else {"bind": (_unbound, _bind)}),
     "open": (_opening, None),
     "close": (_closing, None),
     **{name: (lambda make=make: _opened(make), None) for name, make in {

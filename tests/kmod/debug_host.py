@@ -60,7 +60,9 @@ def inject() -> None:
                         for code, count in sorted(faults.inject(name, prepared, recover).items())}
         except (faults.FaultError, OSError, RuntimeError) as error:
             wrong = f"{type(error).__name__}: {error}"
-        tell(call=name, outcomes=outcomes, wrong=wrong, seconds=round(time.monotonic() - begin, 1))
+        taken = round(time.monotonic() - begin, 1)
+        print(f"{name}: {taken} s, {outcomes or wrong}", file=sys.stderr, flush=True)
+        tell(call=name, outcomes=outcomes, wrong=wrong, seconds=taken)
 
 
 def lock_order() -> None:
