@@ -46,6 +46,10 @@ def test_a_leak_grows_in_both_halves(counts: tuple, leaks: bool) -> None:
     assert bool(kernel.grown(*({"filp": count} for count in counts), 50)) is leaks
 
 
+def test_file_systems_may_grow() -> None:
+    assert not kernel.grown({"dentry": 0}, {"dentry": 90}, {"dentry": 200}, 50)
+
+
 def test_only_known_messages_are_allowed() -> None:
     lines = ["vfio-pci 0: No device request channel registered, blocked until released by user", "BUG: bad page state"]
     assert kernel.unexpected(lines, kernel.ALLOWED) == lines[1:]
