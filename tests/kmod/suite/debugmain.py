@@ -40,7 +40,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
 @contextmanager
 def _host(name: str | None) -> Iterator[Host]:
     if name:
-        yield Host(name)
+        host = Host(name)
+        host.facts()  # raises where there is no such host
+        yield host
     else:
         with running(MACHINE, NAME) as host:
             yield host
