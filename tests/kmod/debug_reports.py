@@ -26,8 +26,6 @@ ALLOWED_IN_FAULTS: Mapping[str, str] = {
     r"WARNING: .*vfio_group_release":
         "vfio_create_group() drops a group whose file it could not add; its release expects one that had been in use. "
         "The core's error path, reached when an allocation of vfio_pci_core_register_device() fails",
-    r"BUG: KASAN: slab-use-after-free in acpi_ns_get_attached_object":
-        "ACPICA, when an allocation fails while pci_enable_device() evaluates the interrupt link",
 }
 ALLOWED_LEAKS: Mapping[str, str] = {
     r"ramfs_init_fs_context": "made once at boot by the kernel itself, before any module",
