@@ -24,8 +24,8 @@ KMEMLEAK_AGE = 6.0
 # Reports about code that is not this project's, by a pattern of their title, and why they are no fault of the driver.
 ALLOWED_IN_FAULTS: Mapping[str, str] = {
     r"WARNING: .*vfio_group_release":
-        "vfio_create_group() drops a group whose file it could not add; its release expects one that had been in use. "
-        "The core's error path, reached when an allocation of vfio_pci_core_register_device() fails",
+        "vfio_create_group() puts a group that it could not name or add while its iommu_group is still set, and the "
+        "release warns of that: the core's own error path, below vfio_pci_core_register_device()",
 }
 ALLOWED_LEAKS: Mapping[str, str] = {
     r"ramfs_init_fs_context": "made once at boot by the kernel itself, before any module",
