@@ -61,8 +61,10 @@ struct nvgrace_bar {
  * @ready_after: value of @resets for which the GPU was last seen ready
  * @gave_up_after: value of @resets for which a wait last ended in -ETIME
  *
- * Locks nest in this order: mmap_lock, then core.memory_lock. User memory is
- * never touched with core.memory_lock held, because that takes mmap_lock.
+ * Locks nest in this order: mmap_lock, then core.memory_lock, then the
+ * i_mmap_rwsem that nvgrace_zap() takes; @map_lock within mmap_lock only. User
+ * memory is never touched with core.memory_lock held, because a fault on it
+ * takes mmap_lock.
  */
 struct nvgrace_gpu {
 	struct vfio_pci_core_device core;
