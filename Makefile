@@ -25,7 +25,7 @@ demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 
 test: setup  ## everything that guards the main job (root, 6 GB of disk, 20 minutes first, 15 later)
 	@$(BIN)/python tests/run lint unit kmod proof package molecule refusals behaviour
 
-test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, three hours)
+test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)
 	@$(BIN)/python tests/run lint unit kmod proof package molecule refusals behaviour \
 		style arithmetic matrix contract stress debug speed
 

@@ -89,7 +89,7 @@ KERNELS = {
     "6.1": Kernel("6.1", "bookworm", headers=False),
     # Reports go on after the first one, and leaks are looked for.
     "debug": Kernel("debug", BACKPORTS, disk="7.3", only_arch="amd64", kvm=False,
-                    arguments=("kasan_multi_shot", "kmemleak=on")),
+                    arguments=("kasan_multi_shot", "kmemleak=on", "log_buf_len=16M")),
 }
 EMULATOR_PACKAGES = ("qemu-system-arm", "qemu-system-x86", "qemu-efi-aarch64", "seabios", "ipxe-qemu", "qemu-utils",
                      "qemu-user")
