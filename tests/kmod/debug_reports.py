@@ -26,6 +26,9 @@ ALLOWED_IN_FAULTS: Mapping[str, str] = {
     r"WARNING: .*vfio_group_release":
         "vfio_create_group() puts a group that it could not name or add while its iommu_group is still set, and the "
         "release warns of that: the core's own error path, below vfio_pci_core_register_device()",
+    r"WARNING: .*__iommu_release_dma_ownership":
+        "going back to the default domain must succeed, so the IOMMU core warns when an allocation of its driver fails "
+        "then: below iommufd's detach, when the device is closed",
 }
 ALLOWED_LEAKS: Mapping[str, str] = {
     r"ramfs_init_fs_context": "made once at boot by the kernel itself, before any module",

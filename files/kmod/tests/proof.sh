@@ -71,7 +71,11 @@ harnesses() {
 prove_all() {
 	since=$(date +%s)
 	exec 3>&1
-	table=$(harnesses | xargs -P 2 -L 1 sh "$0" one | tee /dev/fd/3)
+	# Not tee(1), which would open, and empty, a file that we print to.
+	table=$(harnesses | xargs -P 2 -L 1 sh "$0" one | while IFS= read -r line; do
+		echo "$line" >&3
+		echo "$line"
+	done)
 	runs=$(harnesses | wc -l)
 	proven=$(echo "$table" | grep -c '^ok ' || [ $? -eq 1 ])
 	properties=$(echo "$table" | awk '{ sum += $6 } END { print sum }')
