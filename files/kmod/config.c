@@ -51,9 +51,7 @@ static ssize_t nvgrace_config_rw_piece(struct nvgrace_gpu *gpu, u32 which,
 	int ret;
 
 	if (which == gpu->layout.count)
-		return iswrite ?
-		       vfio_pci_core_write(&gpu->core.vdev, buf, count, &pos) :
-		       vfio_pci_core_read(&gpu->core.vdev, buf, count, &pos);
+		return nvgrace_core_rw(gpu, buf, count, &pos, iswrite);
 
 	ret = iswrite ?
 	      nvgrace_write_bar_register(&gpu->bar[which], position, buf,

@@ -117,8 +117,8 @@ static int nvgrace_feature(struct vfio_device *vdev, u32 flags,
 	return ret;
 }
 
-static ssize_t nvgrace_read(struct vfio_device *vdev, char __user *buf,
-			    size_t count, loff_t *ppos)
+static ssize_t nvgrace_rw(struct vfio_device *vdev, char __user *buf,
+			  size_t count, loff_t *ppos, bool iswrite)
 {
 	struct nvgrace_gpu *gpu = nvgrace_from_vfio(vdev);
 	u64 index = VFIO_PCI_OFFSET_TO_INDEX(*ppos);
@@ -127,32 +127,24 @@ static ssize_t nvgrace_read(struct vfio_device *vdev, char __user *buf,
 	if (!count)
 		return 0;
 	if (index == VFIO_PCI_CONFIG_REGION_INDEX)
-		return nvgrace_config_rw(gpu, buf, count, ppos, false);
+		return nvgrace_config_rw(gpu, buf, count, ppos, iswrite);
 
 	bar = nvgrace_find_bar(gpu, index);
 	if (bar)
-		return nvgrace_bar_rw(bar, buf, count, ppos, false);
-	return vfio_pci_core_read(vdev, buf, count, ppos);
+		return nvgrace_bar_rw(bar, buf, count, ppos, iswrite);
+	return nvgrace_core_rw(gpu, buf, count, ppos, iswrite);
+}
+
+static ssize_t nvgrace_read(struct vfio_device *vdev, char __user *buf,
+			    size_t count, loff_t *ppos)
+{
+	return nvgrace_rw(vdev, buf, count, ppos, false);
 }
 
 static ssize_t nvgrace_write(struct vfio_device *vdev, const char __user *buf,
 			     size_t count, loff_t *ppos)
 {
-	struct nvgrace_gpu *gpu = nvgrace_from_vfio(vdev);
-	u64 index = VFIO_PCI_OFFSET_TO_INDEX(*ppos);
-	struct nvgrace_bar *bar;
-
-	if (!count)
-		return 0;
-	if (index == VFIO_PCI_CONFIG_REGION_INDEX)
-		return nvgrace_config_rw(gpu, (char __user *)buf, count, ppos,
-					 true);
-
-	bar = nvgrace_find_bar(gpu, index);
-	if (bar)
-		return nvgrace_bar_rw(bar, (char __user *)buf, count, ppos,
-				      true);
-	return vfio_pci_core_write(vdev, buf, count, ppos);
+	return nvgrace_rw(vdev, (char __user *)buf, count, ppos, true);
 }
 
 static const struct vfio_device_ops nvgrace_ops = {

@@ -102,6 +102,17 @@ static inline struct nvgrace_bar *nvgrace_find_bar(struct nvgrace_gpu *gpu,
 	return NULL;
 }
 
+/* What is not emulated. Never writes to @buf for a write(2). */
+static inline ssize_t nvgrace_core_rw(struct nvgrace_gpu *gpu,
+				      char __user *buf, size_t count,
+				      loff_t *ppos, bool iswrite)
+{
+	struct vfio_device *vdev = &gpu->core.vdev;
+
+	return iswrite ? vfio_pci_core_write(vdev, buf, count, ppos) :
+			 vfio_pci_core_read(vdev, buf, count, ppos);
+}
+
 /* memory.c */
 enum nvgrace_layout_kind {
 	NVGRACE_LAYOUT_MAINLINE,

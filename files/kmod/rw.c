@@ -42,7 +42,7 @@ static const u8 nvgrace_hole[SZ_16K] = { [0 ... SZ_16K - 1] = 0xff };
 struct nvgrace_copy {
 	struct nvgrace_gpu *gpu;
 	u8 *memory;
-	u8 __user *buf;
+	char __user *buf;
 	size_t left;
 	bool iswrite;
 };
@@ -133,7 +133,7 @@ static int nvgrace_copy_memory(struct nvgrace_copy *copy)
 	}
 }
 
-static int nvgrace_read_hole(u8 __user *buf, size_t count)
+static int nvgrace_read_hole(char __user *buf, size_t count)
 {
 	size_t done, chunk;
 	int ret;
@@ -161,7 +161,7 @@ static int nvgrace_power_on(struct nvgrace_gpu *gpu)
 	return -EIO;
 }
 
-static int nvgrace_rw_memory(struct nvgrace_bar *bar, u8 __user *buf,
+static int nvgrace_rw_memory(struct nvgrace_bar *bar, char __user *buf,
 			     u64 offset, size_t count, bool iswrite)
 {
 	struct nvgrace_copy copy = {
@@ -204,7 +204,6 @@ ssize_t nvgrace_bar_rw(struct nvgrace_bar *bar, char __user *buf, size_t count,
 		       loff_t *ppos, bool iswrite)
 {
 	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
-	u8 __user *bytes = (u8 __user *)buf;
 	struct nvgrace_span span;
 	int ret;
 
@@ -216,10 +215,10 @@ ssize_t nvgrace_bar_rw(struct nvgrace_bar *bar, char __user *buf, size_t count,
 
 	/* The hole exists in this driver only: no power, no wait for it. */
 	if (span.memory)
-		ret = nvgrace_rw_memory(bar, bytes, offset, span.memory,
+		ret = nvgrace_rw_memory(bar, buf, offset, span.memory,
 					iswrite);
 	if (!ret && span.hole && !iswrite)
-		ret = nvgrace_read_hole(bytes + span.memory, span.hole);
+		ret = nvgrace_read_hole(buf + span.memory, span.hole);
 	if (ret)
 		return ret;
 
