@@ -65,9 +65,7 @@ root=$(sh "$tests/buildroot.sh" trixie)
 key=$(echo "${source##*/} ${root##*/} $config $build_kernel" | digest)
 kernel=$(cached kmod-kunit "$key" make_kernel)
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM
+make_work
 cp -r "${tests%/tests}/region.h" "$tests" "$work"
 within_root "$build_suite" >"$work/build" 2>&1 || {
 	cat "$work/build" >&2

@@ -23,9 +23,7 @@ tests=$(cd "$(dirname "$0")" && pwd)
 kmod=${tests%/tests}
 # shellcheck source-path=SCRIPTDIR source=roots.sh
 . "$tests/roots.sh"
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM
+make_work
 # shellcheck source-path=SCRIPTDIR source=building.sh
 . "$tests/building.sh"
 

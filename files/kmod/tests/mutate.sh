@@ -10,16 +10,12 @@
 # change counts for nobody.
 set -eu
 
+self=mutate
 tests=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM
+# shellcheck source-path=SCRIPTDIR source=roots.sh
+. "$tests/roots.sh"
+make_work
 format='%-52s %-7s %-7s %s\n'
-
-fail() {
-	echo "mutate: $*" >&2
-	exit 1
-}
 
 mutate() { # SED-SCRIPT LINES
 	rm -rf "$work/kmod"

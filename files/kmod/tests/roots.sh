@@ -16,6 +16,13 @@ progress() {
 	echo "$self: $*" >&2
 }
 
+# Leaves a directory in $work that goes when the script ends, however it does.
+make_work() {
+	work=$(mktemp -d)
+	trap 'rm -rf "$work"' EXIT
+	trap 'exit 1' INT TERM
+}
+
 # Twelve digits that stand for what is read from standard input.
 digest() {
 	sha256sum | cut -c1-12

@@ -13,9 +13,7 @@ tests=$(cd "$(dirname "$0")" && pwd)
 kmod=${tests%/tests}
 # shellcheck source-path=SCRIPTDIR source=roots.sh
 . "$tests/roots.sh"
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM
+make_work
 
 # FILE and what coccicheck says, each with the reason.
 #

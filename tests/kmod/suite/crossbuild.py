@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 KMOD = Path(__file__).resolve().parents[3] / "files" / "kmod"
@@ -27,22 +28,29 @@ def script(name: str, *arguments: str) -> Path:
 
 
 def headers(root: Path, kernel: str, arch: str) -> str:
-    """Return the header directory's name. Raises BuildError when the root has none for that kernel."""
-    found = sorted(path.name for path in (root / "usr" / "src").glob(f"linux-headers-{kernel}.*-{arch}"))
-    if not found:
-        raise BuildError(f"the build root has no headers of {kernel} for {arch}")
-    return found[-1]
+    """Return the directory of a kernel's headers within a root. Raises BuildError when the root has none."""
+    for line in (root / "kernels").read_text(encoding="ascii").splitlines():
+        if line.split()[:2] == [kernel, arch]:
+            return line.split()[2]
+    raise BuildError(f"the build root has no headers of {kernel} for {arch}")
+
+
+def make(root: Path, tree: str, module: str, binds: Mapping[Path, str], *options: str) -> None:
+    """Build what is in ``module`` against ``tree``: paths within the root, where ``binds`` puts directories of ours.
+
+    Raises BuildError, for a warning as well.
+    """
+    words = [word for directory, target in binds.items() for word in ("--bind", f"{directory}:{target}")]
+    argv = ["sh", KMOD / "tests" / "enter.sh", root, *words, "--", "make", "-s", "-C", tree, f"M={module}", *options,
+            "modules"]
+    done = subprocess.run([os.fspath(word) for word in argv], check=False, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wrong = [line for line in done.stdout.splitlines() if "error:" in line or "warning:" in line]
+    if done.returncode or wrong:
+        raise BuildError((wrong or done.stdout.splitlines() or ["make said nothing"])[0])
 
 
 def build(directory: Path, kernel: str, arch: str, *options: str) -> None:
     """Build the module whose sources are in a directory. Raises BuildError, for a warning as well."""
     root = script("buildroot.sh", ROOTS[kernel])
-    argv = ["sh", KMOD / "tests" / "enter.sh", root, "--bind", f"{directory}:/build", "--", "make", "-s", "-C",
-            f"/usr/src/{headers(root, kernel, arch)}", "M=/build", *CROSS[arch], *options, "modules"]
-    done = subprocess.run([os.fspath(word) for word in argv], check=False, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wrong = [line for line in done.stdout.splitlines() if "error:" in line or "warning:" in line]
-    if done.returncode:
-        raise BuildError((wrong or done.stdout.splitlines() or ["make said nothing"])[0])
-    if wrong:
-        raise BuildError(wrong[0])
+    make(root, headers(root, kernel, arch), "/build", {directory: "/build"}, *CROSS[arch], *options)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -29,14 +28,8 @@ def tree() -> Path:
 def _make(directory: Path, below: str, *options: str) -> None:
     """Build what is ``below`` a directory. Raises BuildError, for a warning as well."""
     root = crossbuild.script("buildroot.sh", ROOT)
-    argv = ["sh", KMOD / "tests" / "enter.sh", root, "--bind", f"{tree()}:/mnt/tree", "--bind",
-            f"{directory}:/mnt/module", "--", "make", "-s", "-C", "/mnt/tree", f"M=/mnt/module/{below}", *options,
-            "modules"]
-    done = subprocess.run([os.fspath(word) for word in argv], check=False, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wrong = [line for line in done.stdout.splitlines() if "error:" in line or "warning:" in line]
-    if done.returncode or wrong:
-        raise BuildError((wrong or done.stdout.splitlines() or ["make said nothing"])[0])
+    binds = {tree(): "/mnt/tree", directory: "/mnt/module"}
+    crossbuild.make(root, "/mnt/tree", f"/mnt/module/{below}", binds, *options)
 
 
 def build_driver(driver: Driver, directory: Path) -> Path:
