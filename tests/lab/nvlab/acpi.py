@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import aml, cpio
-from .products import Faults, Gpu, firmware_memory
+from .products import Gpu
 
 BASE_PROPERTY = "nvidia,gpu-mem-base-pa"
 SIZE_PROPERTY = "nvidia,gpu-mem-size"
@@ -29,9 +29,9 @@ def _device(gpu: Gpu, memory: tuple[int, int] | None) -> bytes:
     return aml.device(f"GPU{gpu.index:X}", terms)
 
 
-def ssdt(gpus: Sequence[Gpu], faults: Faults, arch: str) -> bytes:
-    """Return the SSDT of a host."""
-    devices = [_device(gpu, firmware_memory(gpu, faults, arch)) for gpu in gpus]
+def ssdt(gpus: Sequence[tuple[Gpu, tuple[int, int] | None]]) -> bytes:
+    """Return the SSDT of a host: each GPU with the base and size (bytes) that firmware tells, or None."""
+    devices = [_device(gpu, memory) for gpu, memory in gpus]
     return aml.table(b"SSDT", b"GPUMEM", aml.scope(("_SB", "PCI0"), devices))
 
 

@@ -10,12 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .emulator import Emulator
-from .products import FIRST_MEMORY_BASE, GIB, HOST_RAM, MEMORY_STRIDE, Gpu, node_distance
+from .products import (
+    FIRST_MEMORY_BASE,
+    FIRST_SLOT,
+    GIB,
+    HOST_RAM,
+    MEMORY_STRIDE,
+    MIB,
+    Gpu,
+    all_functions,
+    node_distance,
+)
+from .recipe import Arch
 from .spec import Spec
 
 CPUS = 2
 TCG = "tcg"
 KVM = "kvm"
+INSTALL_RAM = 2 * GIB
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,11 @@ class Files:
         return self.directory / "initrd.img"
 
     @property
+    def variables(self) -> Path:
+        """Return the flash that has the firmware's variables."""
+        return self.directory / "efivars.fd"
+
+    @property
     def console(self) -> Path:
         """Return the log of the serial console."""
         return self.directory / "console.log"
@@ -51,30 +68,44 @@ class Files:
         return self.run / "qmp"
 
     def gpu_socket(self, gpu: Gpu) -> Path:
-        """Return the vfio-user socket of a GPU."""
-        return self.run / f"gpu{gpu.index}"
+        """Return the vfio-user socket of a function."""
+        return self.run / gpu.name
 
     def gpu_control(self, gpu: Gpu) -> Path:
-        """Return the control socket of a GPU."""
-        return self.run / f"gpu{gpu.index}.control"
+        """Return the control socket of a function."""
+        return self.run / f"{gpu.name}.control"
 
     def gpu_log(self, gpu: Gpu) -> Path:
-        """Return the log of a GPU's registers."""
-        return self.directory / f"gpu{gpu.index}.log"
+        """Return the log of a function's registers."""
+        return self.directory / f"{gpu.name}.log"
 
 
-def _machine(spec: Spec, emulator: Emulator, accel: str) -> list[str]:
-    if spec.arch.name == "arm64":
+def _flash(firmware: Path, variables: Path | None = None) -> list[str]:
+    words = ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={firmware}"]
+    return words if variables is None else [*words, "-drive", f"if=pflash,unit=1,format=raw,file={variables}"]
+
+
+def _machine(arch: Arch, accel: str, secure: bool = False) -> list[str]:
+    if arch.name == "arm64":
         # virtualization=on gives the host its own EL2 and so its own /dev/kvm. pauth=off because computing pointer
         # authentication in software takes a quarter of the boot.
         machine = "virt,virtualization=on,gic-version=3,nvdimm=on"
         cpu = "host" if accel == KVM else "max,pauth=off"
-        firmware = ["-drive", f"if=pflash,format=raw,readonly=on,file={emulator.arm_firmware}"]
     else:
-        machine, firmware = "q35,nvdimm=on,kernel-irqchip=split" if accel == KVM else "q35,nvdimm=on", []
+        machine = "q35,nvdimm=on" + (",kernel-irqchip=split" if accel == KVM else "") + (",smm=on" if secure else "")
         cpu = "host" if accel == KVM else "max"
     engine = KVM if accel == KVM else "tcg,thread=multi,tb-size=1024"
-    return ["-machine", machine, "-cpu", cpu, "-accel", engine, "-smp", str(CPUS), *firmware]
+    return ["-machine", machine, "-cpu", cpu, "-accel", engine, "-smp", str(CPUS)]
+
+
+def _firmware(spec: Spec, files: Files, emulator: Emulator) -> list[str]:
+    if spec.loader is None:
+        return _flash(emulator.arm_firmware) if spec.arch.name == "arm64" else []
+    words = _flash(emulator.firmware(spec.arch.name, spec.secure_boot), files.variables)
+    if spec.arch.name == "amd64" and spec.secure_boot:
+        # The variables are changed by the firmware in system management mode only, as its build demands.
+        words += ["-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1"]
+    return words
 
 
 def _memory(gpus: Sequence[Gpu]) -> list[str]:
@@ -84,6 +115,8 @@ def _memory(gpus: Sequence[Gpu]) -> list[str]:
              "-object", f"memory-backend-ram,id=ram0,size={HOST_RAM >> 20}M",
              "-numa", f"node,nodeid=0,memdev=ram0,cpus=0-{CPUS - 1}"]
     for gpu in gpus:
+        if not gpu.product.memory:
+            continue
         words += ["-object", f"memory-backend-ram,id=gpumem{gpu.index},size={gpu.product.memory >> 20}M",
                   "-device", f"nvdimm,memdev=gpumem{gpu.index},id=nvdimm{gpu.index},addr={gpu.memory_base:#x}"]
     return words
@@ -103,13 +136,34 @@ def _topology(gpus: Sequence[Gpu]) -> list[str]:
     return words
 
 
-def _functions(spec: Spec, files: Files) -> list[str]:
-    words: list[str] = []
+def port_name(gpu: Gpu) -> str:
+    """Return QEMU's name of the root port that a GPU is behind."""
+    return f"port{gpu.port}"
+
+
+def function_device(spec: Spec, gpu: Gpu, files: Files) -> dict[str, object]:
+    """Return what QEMU is told of a function, on its command line or by its monitor."""
+    device: dict[str, object] = {"driver": "vfio-user-pci", "id": gpu.name, "addr": f"{gpu.slot:02x}.{gpu.function}",
+                                 "multifunction": spec.faults.shared_group or len(all_functions([gpu])) > 1,
+                                 "socket": {"type": "unix", "path": str(files.gpu_socket(gpu))}}
+    return device if gpu.port is None else {**device, "bus": port_name(gpu)}
+
+
+def _ports(spec: Spec) -> list[str]:
+    words = []
     for gpu in spec.gpus:
-        device = {"driver": "vfio-user-pci", "id": f"gpu{gpu.index}", "addr": f"{gpu.slot:02x}.{gpu.function}",
-                  "multifunction": spec.faults.shared_group,
-                  "socket": {"type": "unix", "path": str(files.gpu_socket(gpu))}}
-        words += ["-device", json.dumps(device)]
+        if gpu.port is not None:
+            port = {"driver": "pcie-root-port", "id": port_name(gpu), "bus": "pcie.0", "chassis": 1 + gpu.port,
+                    "slot": 1 + gpu.port, "addr": f"{FIRST_SLOT + gpu.port:02x}.0"}
+            words += ["-device", json.dumps(port)]
+    # The kernel's own hotplug, as of a server's slots, and not that by ACPI, which is QEMU's.
+    return ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off", *words] if words else []
+
+
+def _functions(spec: Spec, files: Files) -> list[str]:
+    words = _ports(spec)
+    for function in all_functions(spec.gpus):
+        words += ["-device", json.dumps(function_device(spec, function, files))]
     if spec.faults.no_iommu:
         return words
     if spec.arch.name == "arm64":
@@ -120,40 +174,69 @@ def _functions(spec: Spec, files: Files) -> list[str]:
     return ["-device", "intel-iommu,intremap=on,caching-mode=on", *words]
 
 
+def emulation_arguments(arch: Arch) -> str:
+    """Return the kernel arguments that an emulated host wants however it boots."""
+    words = [f"console={arch.console}", "systemd.show_status=0"]
+    return " ".join(words + (["mitigations=off"] if arch.name == "amd64" else []))
+
+
 def _kernel_arguments(spec: Spec) -> str:
-    words = ["root=/dev/vda", "rw", f"console={spec.arch.console}", "quiet", "systemd.show_status=0",
-             f"systemd.hostname={spec.name}"]
+    words = ["root=/dev/vda", "rw", "quiet", emulation_arguments(spec.arch), f"systemd.hostname={spec.name}"]
     if spec.arch.name == "arm64" and spec.snapshots:
         # QEMU saves the timers of EL1 and none of EL2's. A kernel that finds VHE stays in EL2 and, brought back, waits
         # for ever for the next tick of a processor that was idle.
         words += ["kvm-arm.mode=nvhe"]
-    if spec.arch.name == "amd64":
-        words += ["mitigations=off"] + ([] if spec.faults.no_iommu else ["intel_iommu=on"])
+    if spec.arch.name == "amd64" and not spec.faults.no_iommu:
+        words += ["intel_iommu=on"]
     return " ".join([*words, *spec.kernel.arguments])
 
 
-def qemu_argv(spec: Spec, files: Files, emulator: Emulator, kernel: Path | None, ssh_port: int,
-              accel: str, snapshot: str | None = None) -> list[str]:
-    """Return the argv of QEMU; without a kernel the firmware runs and finds nothing to boot.
+def _direct_boot(kernel: Path, initrd: Path, arguments: str) -> list[str]:
+    return ["-kernel", str(kernel), "-initrd", str(initrd), "-append", arguments]
 
-    With a snapshot QEMU goes on from that instead; everything else must be as it was when the snapshot was taken.
-    Only loopback is reachable from outside, on ``ssh_port``.
-    """
-    boot = [] if kernel is None else ["-kernel", str(kernel), "-initrd", str(files.initrd),
-                                      "-append", _kernel_arguments(spec)]
+
+def _emulator(arch: Arch, emulator: Emulator, name: str) -> list[str]:
+    return [*emulator.command(f"qemu-system-{arch.qemu}"), *emulator.data_options(),
+            "-name", name, "-nodefaults", "-no-user-config", "-display", "none"]
+
+
+def _devices(console: Path, disk: Path, disk_format: str, ssh_port: int) -> list[str]:
     return [
-        *emulator.command(f"qemu-system-{spec.arch.qemu}"), *emulator.data_options(),
-        "-name", spec.name, "-nodefaults", "-no-user-config", "-display", "none",
-        *_machine(spec, emulator, accel), *_memory(spec.gpus),
-        *boot, *(["-loadvm", snapshot] if snapshot else []),
         # What a kernel said before it crashed stays there when the host is brought back.
-        "-chardev", f"file,id=console,path={files.console},append=on", "-serial", "chardev:console",
-        "-qmp", f"unix:{files.qmp},server=on,wait=off",
+        "-chardev", f"file,id=console,path={console},append=on", "-serial", "chardev:console",
         # A lab is thrown away: nothing on its disk has to survive a crash of this machine.
-        "-drive", f"if=none,id=disk0,format=qcow2,cache=unsafe,file={files.disk}",
+        "-drive", f"if=none,id=disk0,format={disk_format},cache=unsafe,file={disk}",
         "-device", "virtio-blk-pci,drive=disk0",
         "-netdev", f"user,id=net0,hostfwd=tcp:127.0.0.1:{ssh_port}-:22",
         "-device", "virtio-net-pci,netdev=net0,romfile=",
         "-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0",
+    ]
+
+
+def install_argv(arch: Arch, emulator: Emulator, accel: str, kernel: Path, initrd: Path, disk: Path, console: Path,
+                 ssh_port: int) -> list[str]:
+    """Return the argv of QEMU for the one boot in which a disk gets its boot loader; the root is its partition 2."""
+    return [
+        *_emulator(arch, emulator, "nvgrace-lab-install"), *_machine(arch, accel),
+        *(_flash(emulator.arm_firmware) if arch.name == "arm64" else []), "-m", f"{INSTALL_RAM // MIB}M",
+        *_direct_boot(kernel, initrd, f"root=/dev/vda2 rw quiet {emulation_arguments(arch)}"),
+        *_devices(console, disk, "raw", ssh_port),
+    ]
+
+
+def qemu_argv(spec: Spec, files: Files, emulator: Emulator, kernel: Path | None, ssh_port: int,
+              accel: str, snapshot: str | None = None) -> list[str]:
+    """Return the argv of QEMU; without a kernel the firmware boots from the disk, if there is something to boot.
+
+    With a snapshot QEMU goes on from that instead; everything else must be as it was when the snapshot was taken.
+    Only loopback is reachable from outside, on ``ssh_port``.
+    """
+    boot = [] if kernel is None else _direct_boot(kernel, files.initrd, _kernel_arguments(spec))
+    return [
+        *_emulator(spec.arch, emulator, spec.name), *_machine(spec.arch, accel, spec.secure_boot),
+        *_firmware(spec, files, emulator), *_memory(spec.gpus),
+        *boot, *(["-loadvm", snapshot] if snapshot else []),
+        "-qmp", f"unix:{files.qmp},server=on,wait=off",
+        *_devices(files.console, files.disk, "qcow2", ssh_port),
         *_functions(spec, files), *_topology(spec.gpus),
     ]

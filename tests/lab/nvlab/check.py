@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from . import lifecycle, state
 from .cache import Cache
 from .errors import LabError
-from .products import Gpu
+from .products import Gpu, all_functions
 from .spec import Spec
 
 # One login for all: each costs half a second of emulated cryptography.
@@ -24,6 +24,13 @@ section initiators; cat /sys/devices/system/node/has_generic_initiator
 section distance; cat /sys/devices/system/node/node0/distance
 section properties; grep -l nvidia,gpu-mem-base-pa /sys/firmware/acpi/tables/* || true
 section kernel; uname -r
+section loader
+variables=/sys/firmware/efi/efivars
+if test -e $variables/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f; then echo systemd-boot
+elif grep -q BOOT_IMAGE= /proc/cmdline; then echo grub
+fi
+section secure-boot; od -An -tu1 -j4 -N1 $variables/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c 2>/dev/null || true
+section lockdown; cat /sys/kernel/security/lockdown
 section functions
 for device in /sys/bus/pci/devices/*; do
     group=none
@@ -74,37 +81,60 @@ def _memory(gpu: Gpu, iomem: list[str]) -> Result:
                   f"{described} is in {'; '.join(hits)}" if hits else f"{described} is no one's in /proc/iomem")
 
 
+def _has_group(gpu: Gpu, spec: Spec, group: str, groups: Mapping[str, str]) -> bool:
+    if gpu.card is not None:
+        return group == groups[spec.gpus[gpu.index].address]
+    if spec.faults.no_iommu:
+        return group == "none"
+    # Linux 6.12 and older on arm64 make the group at the first probe of a driver, 7.3 at boot. A plain installation on
+    # amd64 has no IOMMU before a kernel argument switches it on.
+    may_lack = spec.kernel.name in ("6.1", "6.12") if spec.arch.name == "arm64" else spec.loader is not None
+    return group != "none" or may_lack
+
+
 def _function(gpu: Gpu, spec: Spec, functions: list[str]) -> list[Result]:
     rows = {line.split()[0]: line.split()[1:] for line in functions}
     if gpu.address not in rows:
-        return [Result(f"gpu{gpu.index} function", False, f"nothing at {gpu.address}")]
+        return [Result(f"{gpu.name} function", False, f"nothing at {gpu.address}")]
     ids, group = rows[gpu.address]
     wanted = "0x{}:0x{}".format(*gpu.pci_id.split(":"))
-    # Linux 6.12 and older on arm64 make the group at the first probe of a driver, 7.3 at boot.
-    may_lack_group = spec.faults.no_iommu or (spec.arch.name == "arm64" and spec.kernel.name in ("6.1", "6.12"))
-    group_ok = group == "none" if spec.faults.no_iommu else group != "none" or may_lack_group
-    return [Result(f"gpu{gpu.index} function", ids == wanted, f"{gpu.address} {ids}"),
-            Result(f"gpu{gpu.index} IOMMU group", group_ok, group)]
+    groups = {address: row[1] for address, row in rows.items()}
+    return [Result(f"{gpu.name} function", ids == wanted, f"{gpu.address} {ids}"),
+            Result(f"{gpu.name} IOMMU group", _has_group(gpu, spec, group, groups), group)]
+
+
+def _boot(spec: Spec, found: Mapping[str, list[str]]) -> list[Result]:
+    loader = " ".join(found["loader"]) or "none"
+    results = [Result("boot loader", loader == (spec.loader.name if spec.loader else "none"), loader)]
+    if spec.loader:
+        enforced = [line.strip() for line in found["secure-boot"]] == ["1"]
+        lockdown = " ".join(found["lockdown"])
+        results += [Result("Secure Boot", enforced == spec.secure_boot, "enabled" if enforced else "disabled"),
+                    Result("lockdown", ("[none]" not in lockdown) == spec.secure_boot, lockdown)]
+    return results
 
 
 def judge(spec: Spec, found: Mapping[str, list[str]]) -> list[Result]:
     """Compare what was collected with the request."""
     release = " ".join(found["kernel"])
     nodes = sum(len(gpu.nodes) for gpu in spec.gpus)
-    expected_nodes = "1" if nodes == 1 else f"1-{nodes}"
+    expected_nodes = {0: "", 1: "1"}.get(nodes, f"1-{nodes}")
+    expects_properties = any(spec.firmware_memory(gpu) for gpu in spec.gpus)
     initiators = " ".join(found["initiators"])
     properties = [path.rsplit("/", 1)[-1] for path in found["properties"]]
     capabilities = " ".join(line.strip() for line in found["libvirt"])
     results = [
         Result("kernel", bool(re.fullmatch(spec.kernel.release, release)), release),
-        Result("generic initiators", initiators == expected_nodes, f"nodes {initiators}"),
+        Result("generic initiators", initiators == expected_nodes, f"nodes {initiators or 'none'}"),
         Result("distances", len(found["distance"][0].split()) == nodes + 1, found["distance"][0]),
-        Result("ACPI properties", bool(properties) != spec.faults.no_properties, ", ".join(properties) or "none"),
+        Result("ACPI properties", bool(properties) == expects_properties, ", ".join(properties) or "none"),
         Result("/dev/kvm", ("present" in found["kvm"]) == spec.kernel.kvm, "present" if found["kvm"] else "absent"),
         Result("libvirt offers kvm", ("<domain>kvm</domain>" in capabilities) == spec.kernel.kvm, capabilities),
     ]
-    for gpu in spec.gpus:
-        results += [_memory(gpu, found["iomem"]), *_function(gpu, spec, found["functions"])]
+    results += _boot(spec, found)
+    for gpu in all_functions(spec.gpus):
+        results += [_memory(gpu, found["iomem"])] if gpu.product.memory else []
+        results += _function(gpu, spec, found["functions"])
     return results
 
 

@@ -14,16 +14,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from . import check, clean, gpuserver, lifecycle, report, snapshot, state
+from . import check, clean, efivars, gpuserver, holders, lifecycle, report, snapshot, state
 from .cache import Cache, default_root
 from .errors import LabError, UsageError
 from .machine import require_root
 from .products import PRODUCTS, fault_names
 from .recipe import ARCHES, KERNELS
-from .spec import Spec, check_name, make_spec
+from .spec import BOOTS, DIRECT, Spec, check_name, make_spec
 from .steps import say, step
 
 DEFAULT_NAME = "grace"
@@ -40,7 +41,14 @@ class Parser(argparse.ArgumentParser):
 
 def _spec(options: argparse.Namespace) -> Spec:
     return make_spec(options.name, options.arch, options.kernel, options.product, options.gpus, options.fault,
-                     options.snapshots)
+                     options.snapshots, boot=options.boot, secure_boot=options.secure_boot, hotplug=options.hotplug)
+
+
+def _certificates(paths: Sequence[str]) -> list[bytes]:
+    try:
+        return [efivars.certificate_der(Path(path).read_bytes(), path) for path in paths]
+    except OSError as error:
+        raise UsageError(f"The certificate cannot be read: {error}.") from error
 
 
 def _build(cache: Cache, options: argparse.Namespace) -> int:
@@ -53,7 +61,10 @@ def _build(cache: Cache, options: argparse.Namespace) -> int:
 
 
 def _start(cache: Cache, options: argparse.Namespace) -> int:
-    lab = lifecycle.start(cache, _spec(options))
+    spec, certificates = _spec(options), _certificates(options.enrol)
+    if certificates and not spec.secure_boot:
+        raise UsageError("Only a firmware with Secure Boot takes a certificate; add --secure-boot.")
+    lab = lifecycle.start(cache, spec, certificates)
     print(report.table([lab]))
     return 0
 
@@ -91,7 +102,7 @@ def _console(cache: Cache, options: argparse.Namespace) -> int:
 
 
 def _reboot(cache: Cache, options: argparse.Namespace) -> int:
-    lifecycle.reboot(cache, options.name)
+    lifecycle.reboot(cache, options.name, _certificates(options.enrol))
     return 0
 
 
@@ -135,6 +146,16 @@ def _gpu(cache: Cache, options: argparse.Namespace) -> int:
     return 0
 
 
+def _hold(cache: Cache, options: argparse.Namespace) -> int:
+    print(json.dumps(lifecycle.hold_gpu(cache, options.name, options.index, options.kind)))
+    return 0
+
+
+def _let_go(cache: Cache, options: argparse.Namespace) -> int:
+    lifecycle.let_go_of_gpu(cache, options.name, options.index)
+    return 0
+
+
 def _clean(cache: Cache, options: argparse.Namespace) -> int:
     del options
     require_root()
@@ -150,10 +171,18 @@ def _add_spec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="number of GPUs (default: 1)")
     parser.add_argument("--fault", action="append", default=[],
                         help=f"{', '.join(fault_names())}; repeatable, for all GPUs")
-
-
+    parser.add_argument("--boot", default=DIRECT, help=f"{', '.join(BOOTS)} (default: {DIRECT})")
+    parser.add_argument("--secure-boot", action="store_true",
+                        help="the firmware has Microsoft's keys and starts only what is signed")
+    parser.add_argument("--hotplug", action="store_true",
+                        help="the GPUs can be taken out and put in while the host runs")
     parser.add_argument("--snapshots", action="store_true",
                         help="make a host that can be saved while it runs; on arm64 its KVM does without VHE")
+
+
+def _add_enrol(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--enrol", action="append", default=[], metavar="CERTIFICATE",
+                        help="a file in PEM or DER; the firmware then trusts it as the machine owner's")
 
 
 def _parser() -> Parser:
@@ -169,7 +198,9 @@ def _parser() -> Parser:
         return sub
 
     _add_spec(verb("build", _build, "build the image that a lab boots from"))
-    _add_spec(verb("start", _start, "start a host and wait until ssh answers"))
+    start = verb("start", _start, "start a host and wait until ssh answers")
+    _add_spec(start)
+    _add_enrol(start)
     verb("stop", _stop, "stop a host and discard its disk")
     status = verb("status", _status, "show one host or all", named=False)
     status.add_argument("name", nargs="?", metavar="NAME")
@@ -177,7 +208,7 @@ def _parser() -> Parser:
     ssh = verb("ssh", _ssh, "log in, or run a command: lab ssh NAME -- COMMAND")
     ssh.add_argument("command", nargs=argparse.REMAINDER)
     verb("console", _console, "print the serial console").add_argument("-f", "--follow", action="store_true")
-    verb("reboot", _reboot, "reboot the host and wait until ssh answers")
+    _add_enrol(verb("reboot", _reboot, "reboot the host and wait until ssh answers"))
     verb("snapshot", _snapshot, "save the running host; its GPUs must have no driver")
     verb("rollback", _rollback, "bring the host back to its snapshot, also after a crash")
     wait = verb("wait", _wait, "wait until ssh answers")
@@ -185,9 +216,13 @@ def _parser() -> Parser:
     inventory = verb("inventory", _inventory, "print an Ansible inventory of running hosts", named=False)
     inventory.add_argument("names", nargs="*", metavar="NAME")
     verb("check", _check, "check that the host is what it should be")
-    gpu = verb("gpu", _gpu, f"ask or tell a GPU: {gpuserver.REQUESTS}")
+    gpu = verb("gpu", _gpu, f"ask or tell a GPU: {gpuserver.REQUESTS}; with --hotplug vanish or add")
     gpu.add_argument("index", type=int)
     gpu.add_argument("request", nargs="+")
+    hold = verb("hold", _hold, "start a process on the host that has a GPU in use; print its pid and device node")
+    hold.add_argument("index", type=int)
+    hold.add_argument("kind", metavar="KIND", help=f"whose device node it has open: {', '.join(holders.KINDS)}")
+    verb("let-go", _let_go, "end the processes that hold a GPU").add_argument("index", type=int)
     tree = verb("kernel-tree", _kernel_tree, "print what modules for the debug kernel are built against", named=False)
     tree.add_argument("kernel", metavar="KERNEL", help="debug")
     verb("clean", _clean, "stop every host and remove the whole cache", named=False)

@@ -23,7 +23,15 @@ from .steps import run_logged, step
 VFIO_USER_SINCE = (10, 1)
 TRIPLET = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
 LOADER = {"amd64": "ld-linux-x86-64.so.2", "arm64": "ld-linux-aarch64.so.1"}
-FIRMWARE = Path("usr/share/AAVMF/AAVMF_CODE.no-secboot.fd")
+ARM_FIRMWARE = "usr/share/AAVMF/AAVMF_CODE.no-secboot.fd"
+# (architecture, Secure Boot) -> UEFI, and its variables on a new machine. Those for Secure Boot have Microsoft's keys,
+# by which Debian's shim is signed.
+FIRMWARE = {
+    ("arm64", False): (ARM_FIRMWARE, "usr/share/AAVMF/AAVMF_VARS.fd"),
+    ("arm64", True): ("usr/share/AAVMF/AAVMF_CODE.secboot.fd", "usr/share/AAVMF/AAVMF_VARS.ms.fd"),
+    ("amd64", False): ("usr/share/OVMF/OVMF_CODE_4M.fd", "usr/share/OVMF/OVMF_VARS_4M.fd"),
+    ("amd64", True): ("usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "usr/share/OVMF/OVMF_VARS_4M.ms.fd"),
+}
 DATA_DIRECTORIES = ("usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu")
 
 
@@ -48,7 +56,15 @@ class Emulator:
     @property
     def arm_firmware(self) -> Path:
         """Return the UEFI image for the virt machine; ACPI tables reach the kernel through it."""
-        return self.root / FIRMWARE
+        return self.root / ARM_FIRMWARE
+
+    def firmware(self, arch: str, secure_boot: bool) -> Path:
+        """Return the UEFI image for a host that firmware boots."""
+        return self.root / FIRMWARE[arch, secure_boot][0]
+
+    def new_variables(self, arch: str, secure_boot: bool) -> bytes:
+        """Return the flash with the variables of a machine that has never run."""
+        return (self.root / FIRMWARE[arch, secure_boot][1]).read_bytes()
 
     @property
     def user_aarch64(self) -> Path:
@@ -66,8 +82,9 @@ def parse_version(text: str) -> tuple[int, int]:
 
 def own_emulator() -> Emulator | None:
     """Return the machine's own QEMU when it is complete and new enough."""
-    programs = ["qemu-system-aarch64", "qemu-system-x86_64", "qemu-img"]
-    if any(shutil.which(name) is None for name in programs) or not (Path("/") / FIRMWARE).exists():
+    programs = ["qemu-system-aarch64", "qemu-system-x86_64", "qemu-img", "qemu-io"]
+    files = [path for paths in FIRMWARE.values() for path in paths]
+    if any(shutil.which(name) is None for name in programs) or not all((Path("/") / path).exists() for path in files):
         return None
     answer = subprocess.run([programs[0], "--version"], check=True, capture_output=True, text=True)
     return Emulator(Path("/")) if parse_version(answer.stdout) >= VFIO_USER_SINCE else None

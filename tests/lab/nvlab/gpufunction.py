@@ -13,6 +13,7 @@ from .pciconfig import CXL_RANGE_STATUS, ConfigSpace, gpu_config
 from .pciconfig import SIZE as CONFIG_SIZE
 from .products import VENDOR, Product
 from .readiness import CxlStatus, Delay
+from .registers import Registers
 
 BAR0, BAR2, CONFIG = 0, 2, 7  # VFIO_PCI_*_REGION_INDEX
 C2C_LINK = 0x1498       # reads 0xFF when the NVLink-C2C link is up
@@ -28,21 +29,24 @@ class GpuFunction:
     def __init__(self, product: Product, index: int, log: Callable[[str], None],
                  clock: Callable[[], float] = time.monotonic) -> None:
         self.product = product
-        self.sizes = {BAR0: product.bar0, BAR2: product.bar2, CONFIG: CONFIG_SIZE}
+        self.sizes = {**{bar.index: bar.size for bar in product.bars}, CONFIG: CONFIG_SIZE}
         self.resets = 0
         self._index = index
         self._log = log
         self._lock = threading.RLock()
         self._memory_ready = Delay(clock)
         self._cxl = CxlStatus(clock) if product.cxl else None
+        # Only a GPU with coherent memory has the C2C registers, unless it has a CXL DVSEC instead.
+        self._has_c2c = bool(product.memory) and not product.cxl
+        self._gone = False
         self._load_registers()
 
     def _load_registers(self) -> None:
-        self._memory = {BAR0: bytearray(self.product.bar0), BAR2: bytearray(self.product.bar2)}
-        struct.pack_into("<I", self._memory[BAR0], 0, CHIP_ID)
-        bars = {BAR0: self.product.bar0, BAR2: self.product.bar2}
-        self._config: ConfigSpace = gpu_config(VENDOR, self.product.device_id, bars, SERIAL + self._index,
-                                               self.product.dvsec_flags, self._cxl is not None)
+        self._memory = {bar.index: Registers(bar.size) for bar in self.product.bars}
+        self._memory[BAR0].write(0, struct.pack("<I", CHIP_ID))
+        self._config: ConfigSpace = gpu_config(VENDOR, self.product.device_id, self.product.class_code,
+                                               self.product.bars, SERIAL + self._index, self.product.dvsec_flags,
+                                               self._cxl is not None)
 
     def set_ready_delay(self, seconds: float) -> None:
         """Be ready ``seconds`` from now and from every reset; math.inf is what a C2C link that is down looks like."""
@@ -68,6 +72,12 @@ class GpuFunction:
             self._require_cxl().answers = answers
         self._log("CXL status answers" if answers else "CXL status reads as all ones")
 
+    def set_gone(self, gone: bool) -> None:
+        """Be a function that has fallen off the bus: reads are all ones and nothing else has an effect; or be back."""
+        with self._lock:
+            self._gone = gone
+        self._log("has fallen off the bus" if gone else "is back on the bus")
+
     def _require_cxl(self) -> CxlStatus:
         if self._cxl is None:
             raise ValueError(f"{self.product.name} has no CXL DVSEC")
@@ -76,6 +86,8 @@ class GpuFunction:
     def reset(self, cause: str) -> None:
         """Return every register to its reset state and start the readiness delay again."""
         with self._lock:
+            if self._gone:
+                return
             self.resets += 1
             self._memory_ready.restart()
             if self._cxl is not None:
@@ -86,43 +98,48 @@ class GpuFunction:
     def read(self, region: int, offset: int, count: int) -> bytes:
         """Return ``count`` bytes of a region. Raises ValueError outside of it."""
         with self._lock:
-            if region == CONFIG:
-                if self._cxl is not None:
-                    self._config.put("I", CXL_RANGE_STATUS, self._cxl.dword(self._memory_ready.over()))
-                return self._config.read(offset, count)
-            memory = self._bounded(region, offset, count)
-            # A function with a CXL DVSEC has no C2C registers: what is read there is what was written.
-            if region == BAR0 and self._cxl is None:
-                status = READY if self._memory_ready.over() else 0
-                for register in (C2C_LINK, HBM_TRAINING):
-                    struct.pack_into("<I", memory, register, status)
-            data = bytes(memory[offset:offset + count])
-        self._log(f"bar{region} read {offset:#x}/{count} = {data[::-1].hex()}")
+            data = self._read(region, offset, count)
+            if self._gone:
+                return b"\xff" * count
+        if region != CONFIG:
+            self._log(f"bar{region} read {offset:#x}/{count} = {data[::-1].hex()}")
         return data
+
+    def _read(self, region: int, offset: int, count: int) -> bytes:
+        if region == CONFIG:
+            if self._cxl is not None:
+                self._config.put("I", CXL_RANGE_STATUS, self._cxl.dword(self._memory_ready.over()))
+            return self._config.read(offset, count)
+        memory = self._region(region)
+        # Without C2C registers what is read there is what was written.
+        if region == BAR0 and self._has_c2c:
+            status = READY if self._memory_ready.over() else 0
+            for register in (C2C_LINK, HBM_TRAINING):
+                memory.write(register, struct.pack("<I", status))
+        return memory.read(offset, count)
 
     def write(self, region: int, offset: int, data: bytes) -> None:
         """Store ``data`` in a region; a function level reset takes effect. Raises ValueError outside of it."""
         where = "config" if region == CONFIG else f"bar{region}"
         self._log(f"{where} write {offset:#x}/{len(data)} = {data[::-1].hex()}")
         with self._lock:
-            if region == CONFIG:
-                if self._config.write(offset, data):
-                    self.reset("FLR")
+            if self._gone:
                 return
-            memory = self._bounded(region, offset, len(data))
-            memory[offset:offset + len(data)] = data
+            if region != CONFIG:
+                self._region(region).write(offset, data)
+            elif self._config.write(offset, data):
+                self.reset("FLR")
 
-    def _bounded(self, region: int, offset: int, count: int) -> bytearray:
-        memory = self._memory.get(region)
-        if memory is None or offset < 0 or offset + count > len(memory):
-            raise ValueError(f"access of {count} bytes at {offset:#x} of region {region} leaves the region")
-        return memory
+    def _region(self, region: int) -> Registers:
+        if region not in self._memory:
+            raise ValueError(f"there is no region {region}")
+        return self._memory[region]
 
     def describe(self) -> dict[str, object]:
         """Return the state for the control socket; times in seconds."""
         with self._lock:
             state: dict[str, object] = {"ready": self._memory_ready.over(), "resets": self.resets,
-                                        "ready_in": self._memory_ready.remaining()}
+                                        "ready_in": self._memory_ready.remaining(), "gone": self._gone}
             if self._cxl is not None:
                 state["cxl"] = self._cxl.describe()
             return state

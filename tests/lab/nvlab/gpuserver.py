@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .errors import LabError, UsageError
 from .gpufunction import GpuFunction
-from .products import PRODUCTS
+from .products import FUNCTIONS
 from .readiness import TIMEOUT_CODES
 from .vfiouser import Session
 
@@ -35,8 +35,8 @@ class Log:
         self._file.write(f"{time.time():.3f} {text}\n")
 
 
-REQUESTS = ("state, ready, not-ready or ready-after SECONDS, and with a CXL DVSEC info-valid, info-invalid, "
-            "info-valid-after SECONDS, timeout-code 0 to 7, silent or answering")
+REQUESTS = ("state, ready, not-ready, ready-after SECONDS, gone or back, and with a CXL DVSEC info-valid, "
+            "info-invalid, info-valid-after SECONDS, timeout-code 0 to 7, silent or answering")
 
 
 def _seconds(word: str) -> float:
@@ -51,6 +51,9 @@ def _timeout_code(word: str) -> int:
     return int(word)
 
 
+# What happens to a card happens to all its functions.
+WHOLE_CARD = ("gone", "back")
+
 # A request's first word -> what it does, without and with one more word.
 PLAIN: Mapping[str, Callable[[GpuFunction], None]] = {
     "state": lambda function: None,
@@ -58,6 +61,8 @@ PLAIN: Mapping[str, Callable[[GpuFunction], None]] = {
     "not-ready": lambda function: function.set_ready_delay(math.inf),
     "info-valid": lambda function: function.set_info_delay(0),
     "info-invalid": lambda function: function.set_info_delay(math.inf),
+    "gone": lambda function: function.set_gone(True),
+    "back": lambda function: function.set_gone(False),
     "silent": lambda function: function.set_answering(False),
     "answering": lambda function: function.set_answering(True),
 }
@@ -132,12 +137,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--control", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--product", choices=PRODUCTS, required=True)
+    parser.add_argument("--product", choices=FUNCTIONS, required=True)
     parser.add_argument("--index", type=int, required=True)
     parser.add_argument("--readiness", required=True, help="a request of the control socket")
     options = parser.parse_args(arguments)
     log = Log(options.log)
-    function = GpuFunction(PRODUCTS[options.product], options.index, log)
+    function = GpuFunction(FUNCTIONS[options.product], options.index, log)
     control(function, options.readiness)
     serve_control(options.control, function)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:

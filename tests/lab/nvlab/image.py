@@ -30,6 +30,7 @@ from .recipe import (
     Kernel,
     image_key,
     image_packages,
+    shelf_options,
     suite_options,
 )
 from .steps import run_logged, step
@@ -46,15 +47,19 @@ TINY_ARCHIVE = "usr/share/nvgrace-lab/tiny.cpio.gz"
 
 @dataclass(frozen=True)
 class Image:
-    """A finished image: what QEMU boots. ``kernel_directory`` has a kernel that takes the place of the image's own."""
+    """A finished image: what QEMU boots. ``kernel_directory`` has a kernel that takes the place of the image's own.
+
+    ``boot_directory`` has a disk that was made from the image's own and that firmware boots.
+    """
 
     directory: Path
     kernel_directory: Path | None = None
+    boot_directory: Path | None = None
 
     @property
     def disk(self) -> Path:
         """Return the raw disk; labs write to overlays of it, never to it."""
-        return self.directory / "disk.raw"
+        return (self.boot_directory or self.directory) / "disk.raw"
 
     @property
     def kernel(self) -> Path:
@@ -66,9 +71,14 @@ class Image:
         """Return the kernel that the disk holds, and that nested guests boot."""
         return self.directory / "vmlinuz"
 
+    @property
+    def guest_initrd(self) -> Path:
+        """Return the initrd of that kernel; the disk holds it, too."""
+        return self.directory / "initrd.img"
+
     def initrd(self) -> bytes:
-        """Return the initrd that the disk holds, too; a kernel that was built here needs none."""
-        return b"" if self.kernel_directory else (self.directory / "initrd.img").read_bytes()
+        """Return the initrd for direct boot; a kernel that was built here needs none."""
+        return b"" if self.kernel_directory else self.guest_initrd.read_bytes()
 
     @property
     def modules(self) -> Path | None:
@@ -156,7 +166,7 @@ def foreign_programs(arch: Arch, emulator: Emulator) -> Iterator[dict[str, str]]
 
 def _install_root(root: Path, arch: Arch, kernel: Kernel, key: str, environment: dict[str, str], log: Path) -> None:
     mirror = debian_mirror()
-    options = INSTALL_OPTIONS + (() if arch.name == debian_arch() else FOREIGN_OPTIONS)
+    options = shelf_options(arch, kernel) + INSTALL_OPTIONS + (() if arch.name == debian_arch() else FOREIGN_OPTIONS)
     run_logged(
         ["mmdebstrap", "--verbose", *(option.replace("{assets}", str(ASSETS)) for option in options),
          *suite_options(kernel), f"--architectures={arch.name}", f"--include={','.join(image_packages(arch, kernel))}",

@@ -12,9 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from . import acpi, aml, debugkernel, dsdt, gpuserver, qmp, state
+from . import acpi, aml, bootdisk, debugkernel, dsdt, efivars, gpuserver, holders, hotplug, qmp, state
 from .argv import Files, qemu_argv
 from .cache import LABS, Cache, remove_tree
 from .emulator import Emulator, provide_emulator
@@ -23,7 +24,7 @@ from .image import Image, ensure_key, image_entry, provide_image
 from .kvm import choose_accel
 from .machine import BUILD_SPACE, RUN_SPACE, install_tools, require_root, require_space
 from .processes import ProcessId, end, launch
-from .products import Faults, Gpu
+from .products import Faults, Gpu, all_functions
 from .spec import Spec
 from .ssh import Login
 from .state import RUNNING, STARTING, STOPPED, Lab
@@ -32,6 +33,7 @@ from .steps import last_line, progress, say, step
 BOOT_TIMEOUT = 600.0  # seconds; a loaded machine without KVM takes minutes, an idle one 20 s
 SERVER_TIMEOUT = 30.0
 DOWN_TIMEOUT = 120.0
+DISK_BYTES = 8 << 30
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -44,7 +46,11 @@ def _has_image(cache: Cache, spec: Spec) -> bool:
     # Without a key there is no image either, and asking for the image's name would make one.
     if spec.kernel.disk and not debugkernel.entry(cache).is_dir():
         return False
-    return cache.key.exists() and image_entry(cache, spec.arch, spec.disk_kernel).is_dir()
+    if not cache.key.exists():
+        return False
+    image = image_entry(cache, spec.arch, spec.disk_kernel)
+    return image.is_dir() and (spec.loader is None
+                               or bootdisk.entry(cache, image, spec.arch, spec.kernel, spec.loader).is_dir())
 
 
 def build(cache: Cache, spec: Spec) -> tuple[Emulator, Image]:
@@ -57,6 +63,11 @@ def build(cache: Cache, spec: Spec) -> tuple[Emulator, Image]:
     _remove_outdated(cache, f"image-{spec.arch.name}-{spec.disk_kernel.name}-*", image.directory)
     if spec.kernel.disk:
         image = dataclasses.replace(image, kernel_directory=debug_kernel(cache))
+    if spec.loader:
+        accel = choose_accel(spec.arch, emulator, image)
+        disk = bootdisk.provide(cache, image, spec.arch, spec.kernel, spec.loader, emulator, accel)
+        _remove_outdated(cache, f"{bootdisk.prefix(spec.arch, spec.kernel, spec.loader)}*", disk)
+        image = dataclasses.replace(image, boot_directory=disk)
     return emulator, image
 
 
@@ -115,13 +126,35 @@ def _make_disk(image: Image, emulator: Emulator, files: Files) -> None:
                     str(files.disk)], check=True)
 
 
-def _make_initrd(lab: Lab, image: Image, emulator: Emulator) -> None:
-    tables = {"ssdt-gpu": acpi.ssdt(lab.spec.gpus, lab.spec.faults, lab.spec.arch.name)}
+def _read_dsdt(lab: Lab, emulator: Emulator) -> bytes:
+    """Return the DSDT of a machine like the lab's: the same but for what is on its disk, which is not to be booted."""
+    files = dataclasses.replace(lab.files, directory=lab.files.run / "no-system")
+    files.directory.mkdir()
+    try:
+        subprocess.run([*emulator.command("qemu-img"), "create", "-q", "-f", "qcow2", str(files.disk),
+                        str(DISK_BYTES)], check=True)
+        if lab.spec.loader:
+            files.variables.write_bytes(emulator.new_variables(lab.spec.arch.name, lab.spec.secure_boot))
+        argv = qemu_argv(lab.spec, files, emulator, None, lab.ssh_port, lab.accel)
+        return dsdt.read_dsdt(argv, files.qmp, lab.files.qemu_log, files.run / "memory")
+    finally:
+        shutil.rmtree(files.directory)
+
+
+def _acpi_archive(lab: Lab, emulator: Emulator) -> bytes:
+    """Return the archive of the tables that a real host's firmware has; empty when there is nothing for it to tell."""
+    memory = [(gpu, lab.spec.firmware_memory(gpu)) for gpu in lab.spec.gpus]
+    if lab.spec.secure_boot or not any(gpu.product.memory for gpu in lab.spec.gpus):
+        return b""
+    tables = {"ssdt-gpu": acpi.ssdt(memory)}
     if lab.spec.arch.name == "amd64":
-        argv = qemu_argv(lab.spec, lab.files, emulator, None, lab.ssh_port, lab.accel)
-        table = dsdt.read_dsdt(argv, lab.files.qmp, lab.files.qemu_log, lab.files.run / "memory")
-        tables["dsdt"] = aml.with_64_bit_integers(table)
-    lab.files.initrd.write_bytes(acpi.early_archive(tables) + image.initrd())
+        tables["dsdt"] = aml.with_64_bit_integers(_read_dsdt(lab, emulator))
+    return acpi.early_archive(tables)
+
+
+def _make_variables(lab: Lab, emulator: Emulator, certificates: Sequence[bytes]) -> None:
+    store = emulator.new_variables(lab.spec.arch.name, lab.spec.secure_boot)
+    lab.files.variables.write_bytes(efivars.with_machine_owner_keys(store, certificates) if certificates else store)
 
 
 def _reserve(cache: Cache, spec: Spec, image: Image, accel: str) -> Lab:
@@ -139,7 +172,7 @@ def _reserve(cache: Cache, spec: Spec, image: Image, accel: str) -> Lab:
         directory.mkdir(parents=True)
         files = Files(directory, Path(tempfile.mkdtemp(prefix="nvlab-", dir="/run")))
         lab = Lab(spec, files, STARTING, _free_port(cache), accel, image.directory, {},
-                  kernel=image.kernel_directory)
+                  kernel=image.kernel_directory, boot=image.boot_directory)
         state.save(lab)
     return lab
 
@@ -147,31 +180,37 @@ def _reserve(cache: Cache, spec: Spec, image: Image, accel: str) -> Lab:
 def _start_gpus(lab: Lab) -> Lab:
     """Start the GPUs' processes, noting each one before the next: an interrupt leaves none unknown."""
     lab = dataclasses.replace(lab, processes={})
-    for gpu in lab.spec.gpus:
-        process = _start_gpu(lab.spec, gpu, lab.files)
-        lab = dataclasses.replace(lab, processes={**lab.processes, f"gpu{gpu.index}": process})
+    for function in all_functions(lab.spec.gpus):
+        process = _start_gpu(lab.spec, function, lab.files)
+        lab = dataclasses.replace(lab, processes={**lab.processes, function.name: process})
         state.save(lab)
     return lab
 
 
 def _start_qemu(lab: Lab, image: Image, emulator: Emulator, snapshot: str | None = None) -> Lab:
-    argv = qemu_argv(lab.spec, lab.files, emulator, image.kernel, lab.ssh_port, lab.accel, snapshot)
+    kernel = None if lab.spec.loader else image.kernel
+    argv = qemu_argv(lab.spec, lab.files, emulator, kernel, lab.ssh_port, lab.accel, snapshot)
     process = launch(argv, lab.files.qemu_log)
     lab = dataclasses.replace(lab, processes={**lab.processes, "qemu": process})
     state.save(lab)
     return lab
 
 
-def _launch(lab: Lab, image: Image, emulator: Emulator) -> Lab:
+def _launch(lab: Lab, image: Image, emulator: Emulator, certificates: Sequence[bytes]) -> Lab:
     _make_disk(image, emulator, lab.files)
     lab = _start_gpus(lab)
-    _make_initrd(lab, image, emulator)
+    archive = _acpi_archive(lab, emulator)
+    if image.boot_directory is None:
+        lab.files.initrd.write_bytes(archive + image.initrd())
+    else:
+        bootdisk.write_archive(image.boot_directory, archive, lab.files.disk, emulator, lab.files.run / "acpi")
+        _make_variables(lab, emulator, certificates)
     return _start_qemu(lab, image, emulator)
 
 
 def relaunch(lab: Lab, emulator: Emulator, snapshot: str) -> Lab:
     """Start a lab's processes again, on the disk that it has, from a snapshot; its old processes have ended."""
-    return _start_qemu(_start_gpus(lab), Image(lab.image, lab.kernel), emulator, snapshot)
+    return _start_qemu(_start_gpus(lab), Image(lab.image, lab.kernel, lab.boot), emulator, snapshot)
 
 
 def _wait_for_boot(cache: Cache, lab: Lab, old_boot: str | None = None) -> None:
@@ -179,10 +218,11 @@ def _wait_for_boot(cache: Cache, lab: Lab, old_boot: str | None = None) -> None:
         login(cache, lab).wait(BOOT_TIMEOUT, lambda: lab.state() != state.DEAD, old_boot)
 
 
-def start(cache: Cache, spec: Spec) -> Lab:
+def start(cache: Cache, spec: Spec, certificates: Sequence[bytes] = ()) -> Lab:
     """Start a lab and wait until ssh answers. Raises UsageError when the name runs already.
 
-    When the boot fails nothing keeps running; the logs stay.
+    ``certificates`` (DER) are enrolled in a firmware with Secure Boot as the machine owner's. When the boot fails
+    nothing keeps running; the logs stay.
     """
     old = state.load(cache, spec.name)
     if old is not None and old.state() in (STARTING, RUNNING):
@@ -193,8 +233,11 @@ def start(cache: Cache, spec: Spec) -> Lab:
     begin = time.monotonic()
     try:
         with step(f"boot {spec.name} ({spec.arch.name}, kernel {image.release()}, {spec.product.name}, {accel})"):
-            lab = _launch(lab, image, emulator)
+            lab = _launch(lab, image, emulator, certificates)
             _wait_for_boot(cache, lab)
+            if spec.loader:
+                # Direct boot has the name on the kernel's command line.
+                login(cache, lab).run(f"echo {spec.name} > /etc/hostname; hostname {spec.name}")
             if image.modules is not None:
                 login(cache, lab).upload(image.modules, "/lib/modules")
     except BaseException as error:
@@ -217,7 +260,7 @@ def _shut_down(lab: Lab) -> None:
     """End what the lab started and remove what only a running one needs; the logs stay."""
     end(list(lab.processes.values()))
     shutil.rmtree(lab.files.run, ignore_errors=True)
-    for path in (lab.files.disk, lab.files.initrd):
+    for path in (lab.files.disk, lab.files.initrd, lab.files.variables):
         path.unlink(missing_ok=True)
     state.save(dataclasses.replace(lab, phase=STOPPED, processes={}, snapshot=False))
 
@@ -245,11 +288,29 @@ def _go_down(session: Login, monitor: Path) -> str | None:
     return None
 
 
-def reboot(cache: Cache, name: str) -> None:
-    """Reboot the host and wait until ssh answers on another boot. The disk and the GPUs' state survive."""
+def reboot(cache: Cache, name: str, certificates: Sequence[bytes] = ()) -> None:
+    """Reboot the host and wait until ssh answers on another boot. The disk and the GPUs' state survive.
+
+    ``certificates`` (DER) are enrolled on the way, which is what the machine's owner does at its console.
+    """
     lab = state.require_running(cache, name)
+    if certificates and not lab.spec.secure_boot:
+        raise UsageError(f"The firmware of {name!r} has no keys to add one to; start it with --secure-boot.")
     with step(f"reboot {name}"):
-        _wait_for_boot(cache, lab, _go_down(login(cache, lab), lab.files.qmp))
+        if certificates:
+            _enrol(cache, lab, certificates)
+        else:
+            _wait_for_boot(cache, lab, _go_down(login(cache, lab), lab.files.qmp))
+
+
+def _enrol(cache: Cache, lab: Lab, certificates: Sequence[bytes]) -> None:
+    # QEMU holds the variables in memory while it runs.
+    login(cache, lab).run("systemctl poweroff")
+    lab.processes["qemu"].wait(DOWN_TIMEOUT)
+    store = lab.files.variables.read_bytes()
+    lab.files.variables.write_bytes(efivars.with_machine_owner_keys(store, certificates))
+    lab = _start_qemu(lab, Image(lab.image, lab.kernel, lab.boot), provide_emulator(cache))
+    _wait_for_boot(cache, lab)
 
 
 def wait(cache: Cache, name: str, seconds: float) -> None:
@@ -260,9 +321,31 @@ def wait(cache: Cache, name: str, seconds: float) -> None:
     login(cache, lab).wait(seconds, lambda: lab.state() != state.DEAD)
 
 
-def tell_gpu(cache: Cache, name: str, index: int, request: str) -> dict[str, object]:
-    """Send a request to a GPU's control socket. Raises UsageError for a GPU that the lab does not have."""
+def _running_gpu(cache: Cache, name: str, index: int) -> tuple[Lab, Gpu]:
     lab = state.require_running(cache, name)
     if not 0 <= index < len(lab.spec.gpus):
         raise UsageError(f"The lab {name!r} has GPUs 0 to {len(lab.spec.gpus) - 1}, not {index}.")
-    return gpuserver.ask(lab.files.gpu_control(lab.spec.gpus[index]), request)
+    return lab, lab.spec.gpus[index]
+
+
+def tell_gpu(cache: Cache, name: str, index: int, request: str) -> dict[str, object]:
+    """Carry out a request for a GPU. Raises UsageError for a GPU that the lab does not have."""
+    lab, gpu = _running_gpu(cache, name, index)
+    if request in hotplug.REQUESTS:
+        hotplug.carry_out(lab, gpu, request)
+        request = "state"
+    answers = [gpuserver.ask(lab.files.gpu_control(function), request)
+               for function in (all_functions([gpu]) if request in gpuserver.WHOLE_CARD else [gpu])]
+    return {**answers[0], "plugged": hotplug.plugged(lab, gpu)}
+
+
+def hold_gpu(cache: Cache, name: str, index: int, kind: str) -> dict[str, object]:
+    """Start a process on the host that has a GPU in use. Returns its pid and the device node."""
+    lab, gpu = _running_gpu(cache, name, index)
+    return holders.hold(login(cache, lab), gpu, kind)
+
+
+def let_go_of_gpu(cache: Cache, name: str, index: int) -> None:
+    """End the processes that hold_gpu started for a GPU."""
+    lab, gpu = _running_gpu(cache, name, index)
+    holders.let_go(login(cache, lab), gpu)

@@ -18,6 +18,7 @@ TOOLS = {
     "mmdebstrap": "mmdebstrap",
     "arch-test": "arch-test",
     "mkfs.ext4": "e2fsprogs",
+    "sfdisk": "fdisk",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
     "gpgv": "gpgv",

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Sequence
+
+from .products import Bar
 
 SIZE = 4096
 COMMAND = 0x04
@@ -21,7 +23,6 @@ SERIAL_NUMBER, DVSEC, CXL_DVSEC = 0x100, 0x110, 0x120
 CXL_VENDOR, CXL_DEVICE = 0x1E98, 0  # of the PCIe DVSEC for CXL Devices (CXL 3.1, 8.1.3)
 CXL_RANGE_STATUS = CXL_DVSEC + 0x1C
 BAR_64BIT_PREFETCHABLE = 0xC
-CLASS_3D_CONTROLLER = 0x0302
 
 
 class ConfigSpace:
@@ -59,11 +60,13 @@ def _check(offset: int, count: int) -> None:
         raise ValueError(f"configuration access of {count} bytes at {offset:#x} leaves the space")
 
 
-def gpu_config(vendor: int, device: int, bars: Mapping[int, int], serial: int, dvsec_flags: int | None,
-               cxl: bool = False) -> ConfigSpace:
-    """Return the reset state of a GPU's configuration space. ``bars``: index of a 64-bit BAR -> size in bytes."""
+def gpu_config(vendor: int, device: int, class_code: int, bars: Sequence[Bar], serial: int,
+               dvsec_flags: int | None = None, cxl: bool = False) -> ConfigSpace:
+    """Return the reset state of a GPU's configuration space."""
     config = ConfigSpace()
-    _header(config, vendor, device, bars)
+    _header(config, vendor, device, class_code)
+    for bar in bars:
+        _bar(config, bar)
     _power_management(config)
     _msi(config)
     _express(config)
@@ -90,20 +93,25 @@ def _cxl_device(config: ConfigSpace, following: int) -> None:
                CXL_DEVICE, memory_capable_one_range)
 
 
-def _header(config: ConfigSpace, vendor: int, device: int, bars: Mapping[int, int]) -> None:
+def _header(config: ConfigSpace, vendor: int, device: int, class_code: int) -> None:
     status_has_capabilities = 0x0010
     revision = 0xA1
-    config.put("HHHHBBH", 0x00, vendor, device, 0, status_has_capabilities, revision, 0, CLASS_3D_CONTROLLER)
+    config.put("HHHHBBH", 0x00, vendor, device, 0, status_has_capabilities, revision, 0, class_code)
     config.put("HH", SUBSYSTEM, vendor, 0x16EB)
     config.put("B", CAPABILITY_POINTER, PM)
     config.put("BB", INTERRUPT_LINE, 0, 1)
     config.writable("H", COMMAND, 0x0547)
     config.writable("B", CACHE_LINE_SIZE, 0xFF)
     config.writable("B", INTERRUPT_LINE, 0xFF)
-    for index, size in bars.items():
-        if size:
-            config.put("Q", BAR0 + 4 * index, BAR_64BIT_PREFETCHABLE)
-            config.writable("Q", BAR0 + 4 * index, ~(size - 1) & 0xFFFFFFFFFFFFFFF0)
+
+
+def _bar(config: ConfigSpace, bar: Bar) -> None:
+    register = BAR0 + 4 * bar.index
+    if bar.wide:
+        config.put("Q", register, BAR_64BIT_PREFETCHABLE)
+        config.writable("Q", register, ~(bar.size - 1) & 0xFFFFFFFFFFFFFFF0)
+    else:
+        config.writable("I", register, ~(bar.size - 1) & 0xFFFFFFF0)
 
 
 def _power_management(config: ConfigSpace) -> None:

@@ -9,9 +9,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from .errors import LabError
 
 KILL_AFTER = 5.0  # seconds between SIGTERM and SIGKILL
 # In the environment of everything that a build runs, with the directory that it builds: the processes of a killed build
@@ -31,6 +33,14 @@ class ProcessId:
         stat = _stat(self.pid)
         return stat is not None and stat == (stat[0], self.started) and stat[0] != "Z"
 
+    def wait(self, seconds: float) -> None:
+        """Wait until the process has ended by itself. Raises LabError when it has not after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while self.alive():
+            if time.monotonic() > deadline:
+                raise LabError(f"Process {self.pid} has not ended within {seconds:.0f} s.")
+            time.sleep(0.2)
+
 
 def _stat(pid: int) -> tuple[str, int] | None:
     try:
@@ -42,11 +52,12 @@ def _stat(pid: int) -> tuple[str, int] | None:
     return fields[0], int(fields[19])
 
 
-def launch(argv: Sequence[str], log: Path, directory: Path | None = None) -> ProcessId:
+def launch(argv: Sequence[str], log: Path, directory: Path | None = None,
+           environment: Mapping[str, str] | None = None) -> ProcessId:
     """Start a process in a session of its own with its output in ``log``."""
     with log.open("ab") as out:
         process = subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=directory,
-                                   start_new_session=True)
+                                   env=environment, start_new_session=True)
     stat = _stat(process.pid)
     return ProcessId(process.pid, stat[1] if stat else 0)
 

@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from .errors import UsageError
 
+KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 PAGE = 4096
@@ -30,30 +31,59 @@ NODES_PER_GPU = 8
 
 
 @dataclass(frozen=True)
+class Bar:
+    """A base address register: its number, the size in bytes behind it, and whether it is 64 bits wide, or else 32."""
+
+    index: int
+    size: int
+    wide: bool = True
+
+
+GRACE_HOPPER_BARS = (Bar(0, 16 * MIB),)
+GRACE_BLACKWELL_BARS = (Bar(0, 16 * MIB), Bar(2, 32 * MIB))
+# PCI class codes without the programming interface.
+CLASS_VGA, CLASS_3D, CLASS_AUDIO = 0x0300, 0x0302, 0x0403
+
+
+@dataclass(frozen=True)
 class Product:
-    """A GPU as the lab plays it. Sizes are bytes; ``memory`` is the lab's, never a power of two, not the product's."""
+    """A GPU as the lab plays it. Sizes are bytes; ``memory`` is the lab's, never a power of two, not the product's.
+
+    Without ``memory`` it is a card with its memory behind a BAR, which no firmware property tells of.
+    """
 
     name: str
     device_id: int
-    memory: int
-    bar0: int = 16 * MIB
-    bar2: int = 0
+    memory: int = 0
+    bars: tuple[Bar, ...] = GRACE_HOPPER_BARS
     # u16 at +0xA of NVIDIA's DVSEC 3; bit 0 set: the MIG hardware bug is fixed. None: no such DVSEC, bug assumed.
     dvsec_flags: int | None = None
     # A CXL Device DVSEC, and no C2C and HBM registers: readiness is told by configuration space.
     cxl: bool = False
+    class_code: int = CLASS_3D
+    # The function that is on the same card, at the next function number.
+    companion: Product | None = None
+    only_arch: str | None = None
 
 
+# Not to be asked for on its own.
+AUDIO = Product("audio", 0x22BA, bars=(Bar(0, 16 * KIB, wide=False),), class_code=CLASS_AUDIO, only_arch="amd64")
 PRODUCTS = {product.name: product for product in (
     Product("gh200-120gb", 0x2342, 2560 * MIB),
     Product("gh200-480gb", 0x2345, 2816 * MIB),
     Product("gh200-144gb", 0x2348, 3328 * MIB),
-    Product("gb200", 0x2941, 1280 * MIB, bar2=32 * MIB, dvsec_flags=1),
-    Product("gb300", 0x31C2, 1792 * MIB, bar2=32 * MIB, dvsec_flags=1),
+    Product("gb200", 0x2941, 1280 * MIB, GRACE_BLACKWELL_BARS, dvsec_flags=1),
+    Product("gb300", 0x31C2, 1792 * MIB, GRACE_BLACKWELL_BARS, dvsec_flags=1),
     # A stand-in for what comes after Blackwell. The id is not one that a driver lists; the lab does not claim more of
     # it than the DVSEC.
-    Product("vera-cxl", 0x3041, 1536 * MIB, bar2=32 * MIB, dvsec_flags=1, cxl=True),
+    Product("vera-cxl", 0x3041, 1536 * MIB, GRACE_BLACKWELL_BARS, dvsec_flags=1, cxl=True),
+    # Cards of x86 hosts. The BAR before the memory is of the lab's size: an H100's is 128 GiB.
+    Product("h100-pcie", 0x2331, bars=(Bar(0, 16 * MIB), Bar(2, 512 * MIB), Bar(4, 32 * MIB)), only_arch="amd64"),
+    Product("rtx-audio", 0x26B1, bars=(Bar(0, 16 * MIB, wide=False), Bar(1, 256 * MIB), Bar(3, 32 * MIB)),
+            class_code=CLASS_VGA, companion=AUDIO, only_arch="amd64"),
 )}
+# What a server can play.
+FUNCTIONS = {**PRODUCTS, AUDIO.name: AUDIO}
 
 
 @dataclass(frozen=True)
@@ -94,11 +124,20 @@ class Gpu:
     nodes: tuple[int, ...]
     slot: int
     function: int = 0
+    # The root port that it is behind; it is the only thing there, and can be taken out while the host runs.
+    port: int | None = None
+    # The product whose card the function is on, when it is not the GPU itself.
+    card: Product | None = None
+
+    @property
+    def name(self) -> str:
+        """Return what the function is called in the lab: gpu0, or gpu0-audio for what is on the same card."""
+        return f"gpu{self.index}-{self.product.name}" if self.card else f"gpu{self.index}"
 
     @property
     def address(self) -> str:
         """Return the PCI address as the host's kernel writes it."""
-        return f"0000:00:{self.slot:02x}.{self.function}"
+        return f"0000:{0 if self.port is None else 1 + self.port:02x}:{self.slot:02x}.{self.function}"
 
     @property
     def pci_id(self) -> str:
@@ -109,6 +148,8 @@ class Gpu:
 EXCLUSIVE = (("no_properties", "size_zero", "range_in_ram", "odd_size", "base_in_page", "range_wraps",
               "range_unreachable"),
              ("c2c_down", "ready_after"))
+# Faults of the host; the others are of a GPU with coherent memory.
+HOST_FAULTS = ("no-iommu", "shared-group")
 
 
 def fault_names() -> list[str]:
@@ -147,22 +188,42 @@ def find_product(name: str) -> Product:
     return PRODUCTS[name]
 
 
-def place_gpus(product: Product, count: int, shared_slot: bool = False) -> tuple[Gpu, ...]:
-    """Return the GPUs of a host, one a slot or all in one. Raises UsageError for a count that the host cannot hold."""
+def place_gpus(product: Product, count: int, shared_slot: bool = False, hotplug: bool = False) -> tuple[Gpu, ...]:
+    """Return the GPUs of a host: one a slot, all in one, or each behind a root port of its own.
+
+    Raises UsageError for a count that the host cannot hold.
+    """
     if not 1 <= count <= MAX_GPUS:
         raise UsageError(f"A lab has 1 to {MAX_GPUS} GPUs, not {count}.")
-    per_gpu = min(NODES_PER_GPU, MAX_INITIATOR_NODES // count)
+    per_gpu = min(NODES_PER_GPU, MAX_INITIATOR_NODES // count) if product.memory else 0
+    functions = 2 if product.companion else 1
+
+    def place(index: int) -> tuple[int, int, int | None]:
+        if hotplug:
+            return 0, 0, index
+        return (FIRST_SLOT, index * functions, None) if shared_slot else (FIRST_SLOT + index, 0, None)
+
     return tuple(
         Gpu(index, product, FIRST_MEMORY_BASE + index * MEMORY_STRIDE,
-            tuple(range(1 + index * per_gpu, 1 + (index + 1) * per_gpu)),
-            *((FIRST_SLOT, index) if shared_slot else (FIRST_SLOT + index, 0)))
+            tuple(range(1 + index * per_gpu, 1 + (index + 1) * per_gpu)), *place(index))
         for index in range(count)
     )
 
 
+def all_functions(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    """Return every PCI function of the GPUs' cards, a card's GPU first."""
+    found: list[Gpu] = []
+    for gpu in gpus:
+        found.append(gpu)
+        if gpu.product.companion:
+            found.append(replace(gpu, product=gpu.product.companion, function=gpu.function + 1, nodes=(),
+                                 card=gpu.product))
+    return tuple(found)
+
+
 def firmware_memory(gpu: Gpu, faults: Faults, arch: str) -> tuple[int, int] | None:
     """Return (base, size) in bytes as the ACPI properties tell it, or None when there are no properties."""
-    if faults.no_properties:
+    if faults.no_properties or not gpu.product.memory:
         return None
     if faults.range_in_ram:
         return RANGE_IN_RAM_BASE[arch], gpu.product.memory

@@ -16,6 +16,7 @@ OWN_SUITES = (SUITE, BACKPORTS)
 DISK_SIZE = "8G"
 ASSETS = Path(__file__).resolve().parent.parent / "image"
 KERNEL_ASSETS = ASSETS.parent / "kernels"
+BOOT_ASSETS = ASSETS.parent / "boot"
 
 USERLAND = (
     # a bootable host that Ansible can talk to
@@ -58,6 +59,16 @@ class Arch:
 
 
 @dataclass(frozen=True)
+class Loader:
+    """A boot loader that the firmware starts: the packages that it consists of, {arch} being Debian's name."""
+
+    name: str
+    packages: tuple[str, ...]
+    # Whether it is signed so that a Secure Boot firmware with Microsoft's keys starts it.
+    signed: bool
+
+
+@dataclass(frozen=True)
 class Kernel:
     """A kernel that a lab can run: its name, which Debian's releases begin with, and the suite that carries it."""
 
@@ -67,6 +78,8 @@ class Kernel:
     headers: bool = True
     # Not Debian's, but built here: the kernel whose image has the disk, and the architecture that it is built for.
     disk: str | None = None
+    # The kernel whose packages lie on the image's shelf, to be installed in the host.
+    second: str | None = None
     only_arch: str | None = None
     kvm: bool = True
     arguments: tuple[str, ...] = ()
@@ -83,16 +96,21 @@ ARCHES = {
     "amd64": Arch("amd64", "x86_64", ("qemu-system-x86", "ovmf"), "ttyS0"),
 }
 KERNELS = {
-    "7.3": Kernel("7.3", BACKPORTS),
-    "6.12": Kernel("6.12", SUITE),
+    "7.3": Kernel("7.3", BACKPORTS, second="6.12"),
+    "6.12": Kernel("6.12", SUITE, second="7.3"),
     "7.2": Kernel("7.2", "forky", headers=False),
     "6.1": Kernel("6.1", "bookworm", headers=False),
     # Reports go on after the first one, and leaks are looked for.
     "debug": Kernel("debug", BACKPORTS, disk="7.3", only_arch="amd64", kvm=False,
                     arguments=("kasan_multi_shot", "kmemleak=on", "log_buf_len=16M")),
 }
-EMULATOR_PACKAGES = ("qemu-system-arm", "qemu-system-x86", "qemu-efi-aarch64", "seabios", "ipxe-qemu", "qemu-utils",
-                     "qemu-user")
+EFI_TOOLS = ("dosfstools", "efibootmgr", "mokutil")
+LOADERS = {loader.name: loader for loader in (
+    Loader("grub", ("grub-efi-{arch}", "grub-efi-{arch}-signed", "shim-signed", *EFI_TOOLS), signed=True),
+    Loader("systemd-boot", ("systemd-boot", *EFI_TOOLS), signed=False),
+)}
+EMULATOR_PACKAGES = ("qemu-system-arm", "qemu-system-x86", "qemu-efi-aarch64", "ovmf", "seabios", "ipxe-qemu",
+                     "qemu-utils", "qemu-user")
 
 
 def image_packages(arch: Arch, kernel: Kernel) -> tuple[str, ...]:
@@ -100,6 +118,22 @@ def image_packages(arch: Arch, kernel: Kernel) -> tuple[str, ...]:
     names = ("linux-image", "linux-headers") if kernel.headers else ("linux-image",)
     suffix = f"/{kernel.suite}" if kernel.suite in OWN_SUITES else ""  # kernels/suite.sh pins the others
     return USERLAND + arch.packages + tuple(f"{name}-{arch.name}{suffix}" for name in names)
+
+
+def shelves(arch: Arch, kernel: Kernel) -> dict[str, tuple[str, ...]]:
+    """Return what lies in an image without being installed: the name of a shelf -> packages in apt's notation."""
+    if kernel.second is None:
+        return {}
+    suite = KERNELS[kernel.second].suite
+    loaders = {loader.name: tuple(package.format(arch=arch.name) for package in loader.packages)
+               for loader in LOADERS.values()}
+    return {**loaders, "kernel": tuple(f"linux-{part}-{arch.name}/{suite}" for part in ("image", "headers"))}
+
+
+def shelf_options(arch: Arch, kernel: Kernel) -> tuple[str, ...]:
+    """Return mmdebstrap's options that fill the shelves."""
+    return tuple(f'--customize-hook={ASSETS / "stock.sh"} "$1" {name} {" ".join(packages)}'
+                 for name, packages in shelves(arch, kernel).items())
 
 
 def suite_options(kernel: Kernel) -> tuple[str, ...]:
@@ -114,6 +148,7 @@ def image_key(arch: Arch, kernel: Kernel, public_key: str) -> str:
     assets: list[bytes | str] = [path.relative_to(ASSETS).as_posix().encode() + b"\0" + path.read_bytes()
               for path in sorted(ASSETS.rglob("*")) if path.is_file()]
     inputs = [SUITE, DISK_SIZE, *image_packages(arch, kernel), *INSTALL_OPTIONS, *FOREIGN_OPTIONS, public_key, *assets]
+    inputs += [f"{name}: {' '.join(packages)}" for name, packages in shelves(arch, kernel).items()]
     if suite_options(kernel):
         inputs += [kernel.suite, (KERNEL_ASSETS / "suite.sh").read_bytes()]
     return digest(*inputs)

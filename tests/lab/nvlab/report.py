@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from .products import Gpu, firmware_memory
+from .products import Gpu, all_functions
 from .ssh import option_words
 from .state import Lab
 
@@ -24,6 +24,9 @@ def as_data(lab: Lab, key: Path) -> dict[str, object]:
         "kernel": lab.spec.kernel.name,
         "product": lab.spec.product.name,
         "faults": lab.spec.faults.words(),
+        "boot": lab.spec.boot,
+        "secure_boot": lab.spec.secure_boot,
+        "hotplug": lab.spec.hotplug,
         "gpus": [_gpu_data(lab, gpu) for gpu in lab.spec.gpus],
         "ssh": {"port": lab.ssh_port, "key": str(key)},
         "accel": lab.accel,
@@ -36,10 +39,18 @@ def as_data(lab: Lab, key: Path) -> dict[str, object]:
 
 
 def _gpu_data(lab: Lab, gpu: Gpu) -> dict[str, object]:
-    base, size = firmware_memory(gpu, lab.spec.faults, lab.spec.arch.name) or (None, None)
-    return {"address": gpu.address, "id": gpu.pci_id, "memory_base": gpu.memory_base,
-            "memory_size": gpu.product.memory, "firmware_base": base, "firmware_size": size,
-            "nodes": list(gpu.nodes), "log": str(lab.files.gpu_log(gpu))}
+    base, size = lab.spec.firmware_memory(gpu) or (None, None)
+    memory = gpu.product.memory
+    return {"address": gpu.address, "id": gpu.pci_id, "memory_base": gpu.memory_base if memory else None,
+            "memory_size": memory or None, "firmware_base": base, "firmware_size": size,
+            "nodes": list(gpu.nodes), "log": str(lab.files.gpu_log(gpu)),
+            "companions": [{"address": function.address, "id": function.pci_id, "log": str(lab.files.gpu_log(function))}
+                           for function in all_functions([gpu])[1:]]}
+
+
+def _wanted(gpu: Gpu) -> dict[str, object]:
+    # The lab's memory is far smaller than the product's, so the product table does not know it.
+    return {"address": gpu.address, **({"expected_memory": gpu.product.memory} if gpu.product.memory else {})}
 
 
 def _row(lab: Lab) -> tuple[str, ...]:
@@ -68,8 +79,7 @@ def inventory(labs: Sequence[Lab], key: Path) -> str:
             "ansible_ssh_private_key_file": str(key),
             "ansible_ssh_common_args": " ".join(["-F", "none", *option_words()]),
             "ansible_python_interpreter": "/usr/bin/python3",
-            # The lab's memory is far smaller than the product's, so the product table does not know it.
-            "nvgrace_gpus": [{"address": gpu.address, "expected_memory": gpu.product.memory} for gpu in lab.spec.gpus],
+            "nvgrace_gpus": [_wanted(gpu) for gpu in lab.spec.gpus],
         }
         lines.append(f"    {lab.spec.name}:")
         lines += [f"      {name}: {json.dumps(value)}" for name, value in variables.items()]

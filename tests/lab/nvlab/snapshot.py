@@ -16,6 +16,7 @@ from .cache import Cache
 from .emulator import provide_emulator
 from .errors import LabError, UsageError
 from .processes import end
+from .products import all_functions
 from .state import DEAD, RUNNING, Lab
 from .steps import last_line, step
 
@@ -64,7 +65,7 @@ def take(cache: Cache, name: str) -> None:
     session = lifecycle.login(cache, lab)
     with step(f"save {name}"):
         try:
-            session.run(release_script([gpu.address for gpu in lab.spec.gpus]))
+            session.run(release_script([function.address for function in all_functions(lab.spec.gpus)]))
         except LabError as error:
             if "is bound to" not in str(error):
                 raise

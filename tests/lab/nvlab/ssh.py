@@ -72,6 +72,13 @@ class Login:
         if answer.returncode != 0 or archive.returncode != 0:
             raise LabError(f"Copying {directory} to {target} in the host failed: {answer.stderr.strip()}")
 
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file of the host. Raises LabError when that fails."""
+        answer = subprocess.run(self.argv([f"cat > {shlex.quote(path)}"], batch=True), check=False, input=data,
+                                capture_output=True, timeout=LOGIN_TIMEOUT)
+        if answer.returncode != 0:
+            raise LabError(f"Writing {path} in the host failed: {answer.stderr.decode(errors='replace').strip()}")
+
     def boot_id(self) -> str:
         """Return the id of the host's current boot."""
         return self.run("cat /proc/sys/kernel/random/boot_id").strip()

@@ -14,7 +14,7 @@ from .argv import Files
 from .cache import Cache
 from .errors import LabError, UsageError
 from .processes import ProcessId
-from .spec import Spec, check_name, make_spec
+from .spec import DIRECT, Spec, check_name, make_spec
 
 STATE_FILE = "state.json"
 STARTING, RUNNING, STOPPED, DEAD = "starting", "running", "stopped", "dead"
@@ -24,7 +24,7 @@ STARTING, RUNNING, STOPPED, DEAD = "starting", "running", "stopped", "dead"
 class Lab:
     """A lab as its state file has it. ``boot_seconds`` is the time from QEMU's start to the first ssh login.
 
-    ``kernel`` is the directory of a kernel that takes the place of the image's own.
+    ``kernel`` is the directory of a kernel that takes the place of the image's own, ``boot`` that of a disk that does.
     """
 
     spec: Spec
@@ -37,6 +37,7 @@ class Lab:
     boot_seconds: float | None = None
     snapshot: bool = False
     kernel: Path | None = None
+    boot: Path | None = None
 
     def state(self) -> str:
         """Return starting, running, stopped, or dead when a process that should run does not."""
@@ -48,7 +49,7 @@ class Lab:
 def images_in_use(cache: Cache) -> set[Path]:
     """Return the images and kernels that a lab boots from: they may not be removed."""
     labs = [lab for lab in load_all(cache) if lab.state() in (STARTING, RUNNING) or lab.snapshot]
-    return {path for lab in labs for path in (lab.image, lab.kernel) if path is not None}
+    return {path for lab in labs for path in (lab.image, lab.kernel, lab.boot) if path is not None}
 
 
 def lab_directory(cache: Cache, name: str) -> Path:
@@ -61,9 +62,11 @@ def save(lab: Lab) -> None:
     spec = lab.spec
     data = {
         "name": spec.name, "arch": spec.arch.name, "kernel": spec.kernel.name, "product": spec.product.name,
-        "gpus": len(spec.gpus), "faults": spec.faults.words(), "snapshots": spec.snapshots, "phase": lab.phase,
+        "gpus": len(spec.gpus), "faults": spec.faults.words(), "snapshots": spec.snapshots,
+        "boot": spec.boot, "secure_boot": spec.secure_boot, "hotplug": spec.hotplug, "phase": lab.phase,
         "ssh_port": lab.ssh_port, "accel": lab.accel, "image": str(lab.image),
-        "kernel_directory": None if lab.kernel is None else str(lab.kernel), "run": str(lab.files.run),
+        "kernel_directory": None if lab.kernel is None else str(lab.kernel),
+        "boot_directory": None if lab.boot is None else str(lab.boot), "run": str(lab.files.run),
         "boot_seconds": lab.boot_seconds, "snapshot": lab.snapshot,
         "processes": {name: [process.pid, process.started] for name, process in lab.processes.items()},
     }
@@ -82,12 +85,13 @@ def load(cache: Cache, name: str) -> Lab | None:
     try:
         data = json.loads(path.read_text())
         spec = make_spec(data["name"], data["arch"], data["kernel"], data["product"], data["gpus"], data["faults"],
-                         data.get("snapshots", False))
-        own_kernel = data.get("kernel_directory")
-        kernel = None if own_kernel is None else Path(own_kernel)
+                         data.get("snapshots", False), boot=data.get("boot", DIRECT),
+                         secure_boot=data.get("secure_boot", False), hotplug=data.get("hotplug", False))
+        kernel, boot = (None if data.get(name) is None else Path(data[name])
+                        for name in ("kernel_directory", "boot_directory"))
         return Lab(spec, Files(directory, Path(data["run"])), data["phase"], data["ssh_port"], data["accel"],
                    Path(data["image"]), {key: ProcessId(*pair) for key, pair in data["processes"].items()},
-                   data["boot_seconds"], data.get("snapshot", False), kernel)
+                   data["boot_seconds"], data.get("snapshot", False), kernel, boot)
     except (ValueError, KeyError, TypeError, UsageError) as error:
         raise LabError(f"{path} cannot be read ({error}); end its processes by hand and remove {directory}.") from error
 

@@ -16,7 +16,8 @@ import pytest
 from nvlab import vfiouser as proto
 from nvlab.gpufunction import BAR0, BAR2, C2C_LINK, CONFIG, HBM_TRAINING, GpuFunction
 from nvlab.gpuserver import control
-from nvlab.products import find_product
+from nvlab.products import FUNCTIONS, find_product
+from nvlab.registers import PAGE, Registers
 
 REPLY, ERROR = 1, 0x20
 
@@ -263,7 +264,7 @@ def test_ready_from_the_start(gh: Rig) -> None:
 
 
 def test_ready_after_each_reset(gh: Rig) -> None:
-    assert control(gh.gpu, "ready-after 5") == {"ready": False, "resets": 0, "ready_in": 5.0}
+    assert control(gh.gpu, "ready-after 5") == {"ready": False, "resets": 0, "ready_in": 5.0, "gone": False}
     assert readiness(gh) == (0, 0)
     gh.clock.now += 5
     assert readiness(gh) == (0xFF, 0xFF)
@@ -275,7 +276,7 @@ def test_ready_after_each_reset(gh: Rig) -> None:
 
 
 def test_not_ready_until_told(gh: Rig) -> None:
-    assert control(gh.gpu, "not-ready") == {"ready": False, "resets": 0, "ready_in": None}
+    assert control(gh.gpu, "not-ready") == {"ready": False, "resets": 0, "ready_in": None, "gone": False}
     gh.clock.now += 1e6
     gh.client.call(proto.CMD_RESET)
     assert readiness(gh) == (0, 0)
@@ -286,7 +287,7 @@ def test_not_ready_until_told(gh: Rig) -> None:
 @pytest.mark.parametrize("request_", ["", "vanish", "ready-after", "ready-after soon", "ready-after -1"])
 def test_unknown_requests_change_nothing(gh: Rig, request_: str) -> None:
     assert "error" in control(gh.gpu, request_)
-    assert control(gh.gpu, "state") == {"ready": True, "resets": 0, "ready_in": 0.0}
+    assert control(gh.gpu, "state") == {"ready": True, "resets": 0, "ready_in": 0.0, "gone": False}
 
 
 CXL_STATUS = 0x1C
@@ -378,3 +379,51 @@ def test_bad_cxl_requests_change_nothing(cxl: Rig, request_: str) -> None:
 def test_physical_bar2_of_blackwell(gb: Rig) -> None:
     gb.client.put(BAR2, (32 << 20) - 4, 0xCAFEF00D)
     assert gb.client.word(BAR2, (32 << 20) - 4) == 0xCAFEF00D
+
+
+def test_a_bar_costs_what_is_written_to_it() -> None:
+    far = Registers(128 << 30)
+    assert far.read((128 << 30) - 4, 4) == bytes(4)
+    far.write(PAGE - 2, b"over")
+    assert far.read(PAGE - 3, 6) == b"\0over\0"
+    for offset, count in ((-1, 1), ((128 << 30) - 3, 4), (0, -1)):
+        with pytest.raises(ValueError, match="leaves the"):
+            far.read(offset, count)
+    with pytest.raises(ValueError, match="leaves the"):
+        far.write((128 << 30) - 3, b"four")
+
+
+@pytest.mark.parametrize(("product", "class_code", "bars"), [
+    # BAR number -> size in bytes and whether it is 64 bits wide, as software finds it out: by writing all ones
+    ("h100-pcie", 0x030200, {0: (16 << 20, True), 2: (512 << 20, True), 4: (32 << 20, True)}),
+    ("rtx-audio", 0x030000, {0: (16 << 20, False), 1: (256 << 20, True), 3: (32 << 20, True)}),
+    ("audio", 0x040300, {0: (16 << 10, False)}),
+])
+def test_cards_of_x86_hosts(product: str, class_code: int, bars: dict[int, tuple[int, bool]]) -> None:
+    card = GpuFunction(FUNCTIONS[product], 0, lambda line: None)
+    assert struct.unpack("<I", card.read(CONFIG, 8, 4))[0] >> 8 == class_code
+    for index in range(6):
+        card.write(CONFIG, 0x10 + 4 * index, b"\xff" * 4)
+    words = struct.unpack("<6I", card.read(CONFIG, 0x10, 24))
+    found = {}
+    for index in bars:
+        wide = words[index] & 0x6 == 0x4
+        mask = words[index] & ~0xF | (words[index + 1] if wide else 0xFFFFFFFF) << 32
+        found[index] = ((~mask & 0xFFFFFFFFFFFFFFFF) + 1, wide)
+        assert card.sizes[index] == found[index][0]
+    assert found == bars
+    # There is no C2C link to say anything in its registers.
+    if product != "audio":
+        assert card.read(0, C2C_LINK, 4) == card.read(0, HBM_TRAINING, 4) == bytes(4)
+
+
+def test_a_function_that_has_fallen_off_the_bus(gh: Rig) -> None:
+    gh.client.put(CONFIG, 0x10, 0xE0000000)
+    assert control(gh.gpu, "gone")["gone"]
+    assert gh.client.word(CONFIG, 0) == gh.client.word(BAR0, C2C_LINK) == 0xFFFFFFFF
+    gh.client.put(BAR0, 0x40, 1)
+    gh.client.call(proto.CMD_RESET)
+    assert not control(gh.gpu, "back")["gone"]
+    assert (gh.client.word(CONFIG, 0), gh.client.word(BAR0, 0x40)) == (0x234210DE, 0)
+    assert gh.client.word(CONFIG, 0x10) == 0xE000000C, "a reset does not reach it"
+    assert gh.gpu.resets == 0

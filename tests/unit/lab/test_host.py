@@ -229,6 +229,10 @@ present
 /sys/firmware/acpi/tables/SSDT2
 @@ kernel
 7.3.4+deb13-arm64
+@@ loader
+@@ secure-boot
+@@ lockdown
+[none] integrity confidentiality
 @@ functions
 0000:00:10.0 0x10de:0x2342 4
 """

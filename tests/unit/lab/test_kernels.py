@@ -119,6 +119,9 @@ error: failed to get emulator capabilities
 /sys/firmware/acpi/tables/SSDT2
 @@ kernel
 7.3.4-nvgrace-debug
+@@ loader
+@@ secure-boot
+@@ lockdown
 @@ functions
 0000:00:10.0 0x10de:0x2941 4
 """

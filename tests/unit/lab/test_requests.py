@@ -14,6 +14,7 @@ from nvlab.products import (
     MEMORY_STRIDE,
     PRODUCTS,
     Faults,
+    all_functions,
     find_product,
     node_distance,
     parse_faults,
@@ -24,20 +25,24 @@ from nvlab.spec import make_spec
 GOOD = {"name": "grace", "arch": "arm64", "kernel": "7.3", "product": "gh200-120gb", "gpus": 1, "faults": []}
 
 
-@pytest.mark.parametrize(("name", "device", "flags", "bar2"), [
-    ("gh200-120gb", 0x2342, None, 0),
-    ("gh200-480gb", 0x2345, None, 0),
-    ("gh200-144gb", 0x2348, None, 0),
-    ("gb200", 0x2941, 1, 32 << 20),
-    ("gb300", 0x31C2, 1, 32 << 20),
-    ("vera-cxl", 0x3041, 1, 32 << 20),
+@pytest.mark.parametrize(("name", "device", "flags", "bars", "only_arch"), [
+    ("gh200-120gb", 0x2342, None, [0], None),
+    ("gh200-480gb", 0x2345, None, [0], None),
+    ("gh200-144gb", 0x2348, None, [0], None),
+    ("gb200", 0x2941, 1, [0, 2], None),
+    ("gb300", 0x31C2, 1, [0, 2], None),
+    ("vera-cxl", 0x3041, 1, [0, 2], None),
+    ("h100-pcie", 0x2331, None, [0, 2, 4], "amd64"),
+    ("rtx-audio", 0x26B1, None, [0, 1, 3], "amd64"),
 ])
-def test_products(name: str, device: int, flags: int | None, bar2: int) -> None:
+def test_products(name: str, device: int, flags: int | None, bars: list[int], only_arch: str | None) -> None:
     product = find_product(name)
-    assert (product.device_id, product.dvsec_flags, product.bar2) == (device, flags, bar2)
+    assert (product.device_id, product.dvsec_flags, product.only_arch) == (device, flags, only_arch)
+    assert [bar.index for bar in product.bars] == bars
 
 
-@pytest.mark.parametrize("product", PRODUCTS.values(), ids=lambda product: product.name)
+@pytest.mark.parametrize("product", [product for product in PRODUCTS.values() if product.memory],
+                         ids=lambda product: product.name)
 def test_memory_is_what_the_driver_needs(product) -> None:
     assert product.memory & (product.memory - 1), "a power of two would hide the difference of the two sizes"
     assert product.memory <= MEMORY_STRIDE
@@ -85,6 +90,16 @@ def test_bad_faults(words: list[str], message: str) -> None:
     ({"gpus": 0}, "1 to 4 GPUs, not 0"),
     ({"gpus": MAX_GPUS + 1}, "1 to 4 GPUs, not 5"),
     ({"faults": ["x"]}, "no fault 'x'"),
+    ({"product": "h100-pcie"}, "'h100-pcie' is for amd64 hosts; add --arch amd64"),
+    ({"product": "h100-pcie", "arch": "amd64", "faults": ["size-zero"]}, "size-zero is one of a GPU with coherent"),
+    ({"hotplug": True}, "gh200-120gb is no card that can be taken out; --hotplug is for h100-pcie, rtx-audio"),
+    ({"product": "h100-pcie", "arch": "amd64", "hotplug": True, "faults": ["shared-group"]}, "one into each"),
+    ({"boot": "lilo"}, "no boot 'lilo'; the lab knows direct, firmware, systemd-boot"),
+    ({"secure_boot": True}, "add --boot firmware"),
+    ({"secure_boot": True, "boot": "systemd-boot"}, "add --boot firmware"),
+    ({"kernel": "6.1", "boot": "firmware"}, "booted directly only; firmware boots 7.3, 6.12"),
+    ({"kernel": "debug", "arch": "amd64", "boot": "firmware"}, "booted directly only"),
+    ({"snapshots": True, "boot": "firmware"}, "cannot be saved"),
 ])
 def test_bad_requests(change: dict[str, object], message: str) -> None:
     make_spec(**GOOD)
@@ -114,3 +129,19 @@ def test_places() -> None:
                                                          (1, 8, 120), (14, 8, 11)])
 def test_distances(one: int, other: int, distance: int) -> None:
     assert node_distance(place_gpus(find_product("gb200"), 2), one, other) == distance
+
+
+@pytest.mark.parametrize(("product", "faults", "hotplug", "addresses"), [
+    ("h100-pcie", [], False, ["0000:00:10.0", "0000:00:11.0"]),
+    ("h100-pcie", [], True, ["0000:01:00.0", "0000:02:00.0"]),
+    ("rtx-audio", [], False, ["0000:00:10.0", "0000:00:10.1", "0000:00:11.0", "0000:00:11.1"]),
+    ("rtx-audio", ["shared-group"], False, ["0000:00:10.0", "0000:00:10.1", "0000:00:10.2", "0000:00:10.3"]),
+    ("rtx-audio", [], True, ["0000:01:00.0", "0000:01:00.1", "0000:02:00.0", "0000:02:00.1"]),
+])
+def test_cards(product: str, faults: list[str], hotplug: bool, addresses: list[str]) -> None:
+    spec = make_spec("grace", "amd64", "7.3", product, 2, faults, hotplug=hotplug)
+    functions = all_functions(spec.gpus)
+    assert [function.address for function in functions] == addresses
+    assert len({function.name for function in functions}) == len(functions)
+    assert {function.index for function in functions} == {0, 1}
+    assert not any(function.nodes or function.product.memory for function in functions)
