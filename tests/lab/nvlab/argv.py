@@ -143,8 +143,9 @@ def port_name(gpu: Gpu) -> str:
 
 def function_device(spec: Spec, gpu: Gpu, files: Files) -> dict[str, object]:
     """Return what QEMU is told of a function, on its command line or by its monitor."""
+    several = spec.faults.shared_group or spec.product.companion is not None
     device: dict[str, object] = {"driver": "vfio-user-pci", "id": gpu.name, "addr": f"{gpu.slot:02x}.{gpu.function}",
-                                 "multifunction": spec.faults.shared_group or len(all_functions([gpu])) > 1,
+                                 "multifunction": several,
                                  "socket": {"type": "unix", "path": str(files.gpu_socket(gpu))}}
     return device if gpu.port is None else {**device, "bus": port_name(gpu)}
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ from .image import Image
 from .placeholder import Run
 from .processes import BUILD_MARK, ProcessId, end, launch
 from .recipe import BOOT_ASSETS, Arch, Kernel, Loader
-from .ssh import Login
+from .ssh import Login, free_port
 from .steps import progress, step
 
 MIB = 1 << 20
@@ -82,12 +81,6 @@ def _partitioned(image: Image, disk: Path) -> None:
     copy_sparse(image.disk, disk, ROOT_AT)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _install(login: Login, machine: ProcessId, arch: Arch, loader: Loader, log: Path) -> None:
     login.wait(BOOT_TIMEOUT, machine.alive)
     login.write(ARCHIVE, placeholder.content())
@@ -107,7 +100,7 @@ def _build(target: Path, image: Image, emulator: Emulator, loader: Loader, key: 
            log: Path) -> None:
     disk = target / "disk.raw"
     _partitioned(image, disk)
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="nvlab-", dir="/run") as run:
         console = Path(run) / "console"
         argv = install_argv(arch, emulator, accel, image.guest_kernel, image.guest_initrd, disk, console, port)

@@ -16,10 +16,11 @@ from . import qmp
 from .errors import LabError
 from .processes import end, launch
 
-# SeaBIOS puts the tables at the end of the RAM below 4 GiB, which is 2 GiB on a q35 with 4 GiB.
+# SeaBIOS puts the tables at the end of the RAM below 4 GiB, which is 2 GiB on a q35 with 4 GiB; OVMF has them below
+# what it keeps for itself there.
 TABLES_END = 2 << 30
-TABLES_SIZE = 4 << 20
-TIMEOUT = 60.0  # seconds; the firmware takes one or two
+TABLES_SIZE = 64 << 20
+TIMEOUT = 60.0  # seconds; SeaBIOS takes one or two
 
 
 def find_table(memory: bytes, signature: bytes) -> bytes | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from .machine import BUILD_SPACE, RUN_SPACE, install_tools, require_root, requir
 from .processes import ProcessId, end, launch
 from .products import Faults, Gpu, all_functions
 from .spec import Spec
-from .ssh import Login
+from .ssh import Login, free_port
 from .state import RUNNING, STARTING, STOPPED, Lab
 from .steps import last_line, progress, say, step
 
@@ -114,9 +113,7 @@ def _start_gpu(spec: Spec, gpu: Gpu, files: Files) -> ProcessId:
 def _free_port(cache: Cache) -> int:
     taken = {lab.ssh_port for lab in state.load_all(cache) if lab.state() in (STARTING, RUNNING)}
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = free_port()
         if port not in taken:
             return port
 

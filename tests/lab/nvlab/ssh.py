@@ -39,6 +39,13 @@ def option_words() -> list[str]:
     return [word for key, value in OPTIONS.items() for word in ("-o", f"{key}={value}")]
 
 
+def free_port() -> int:
+    """Return a port of the loopback address that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @dataclass(frozen=True)
 class Login:
     """How to reach a lab."""

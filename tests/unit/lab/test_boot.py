@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from nvlab import bootdisk, efivars, placeholder, recipe
+from nvlab import aml, bootdisk, efivars, lifecycle, placeholder, recipe, state
 from nvlab.argv import TCG, Files, install_argv, qemu_argv
 from nvlab.cache import Cache
 from nvlab.check import judge, sections
@@ -23,6 +23,7 @@ from nvlab.emulator import Emulator
 from nvlab.errors import LabError, UsageError
 from nvlab.placeholder import SECTOR, Run
 from nvlab.spec import Spec, make_spec
+from nvlab.state import RUNNING, Lab
 
 DER = b"\x30\x82" + bytes(range(98))
 PEM = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(DER) + b"-----END CERTIFICATE-----\n"
@@ -312,3 +313,40 @@ def test_a_locked_down_kernel_has_no_properties() -> None:
 def test_runs_are_read_back(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps({"runs": [{"disk": 512, "file": 0, "length": 1024}]}))
     assert bootdisk.runs(tmp_path) == [Run(512, 0, 1024)]
+
+
+@pytest.mark.parametrize(("wanted", "tables"), [
+    (spec("arm64"), [b"SSDT"]),
+    (spec("amd64"), [b"SSDT", b"DSDT"]),
+    # Nothing for firmware to tell, and nobody who would listen.
+    (spec(product="h100-pcie"), []),
+    (spec("arm64", secure_boot=True), []),
+])
+def test_tables_for_the_kernel(wanted: Spec, tables: list[bytes], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(lifecycle, "_read_dsdt", lambda lab, emulator: aml.table(b"DSDT", b"BXPC", b""))
+    lab = Lab(wanted, Files(tmp_path, tmp_path), RUNNING, 2222, TCG, tmp_path, {})
+    archive = lifecycle._acpi_archive(lab, Emulator(Path("/")))
+    assert [table for table in (b"SSDT", b"DSDT") if table in archive] == tables
+    assert bool(archive) == bool(tables)
+
+
+def test_variables_of_a_new_host(tmp_path: Path) -> None:
+    template = tmp_path / "usr/share/OVMF/OVMF_VARS_4M.ms.fd"
+    template.parent.mkdir(parents=True)
+    template.write_bytes(store(Variable("PK", GLOBAL, 39, b"key")))
+    lab = Lab(spec(secure_boot=True), Files(tmp_path, tmp_path), RUNNING, 2222, TCG, tmp_path, {})
+    lifecycle._make_variables(lab, Emulator(tmp_path), [])
+    assert lab.files.variables.read_bytes() == template.read_bytes()
+    lifecycle._make_variables(lab, Emulator(tmp_path), [DER])
+    assert [variable.name for variable in efivars.variables(lab.files.variables.read_bytes())] == ["PK", "MokList"]
+
+
+def test_only_a_host_with_secure_boot_gets_a_certificate(tmp_path: Path, monkeypatch) -> None:
+    cache = Cache(tmp_path)
+    directory = state.lab_directory(cache, "grace")
+    directory.mkdir(parents=True)
+    state.save(Lab(spec(), Files(directory, tmp_path), RUNNING, 2222, TCG, tmp_path, {}, boot=tmp_path / "boot"))
+    with pytest.raises(UsageError, match="start it with --secure-boot"):
+        lifecycle.reboot(cache, "grace", [DER])
+    assert state.load(cache, "grace").spec == spec()
+    assert tmp_path / "boot" in state.images_in_use(cache)

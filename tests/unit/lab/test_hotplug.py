@@ -159,6 +159,7 @@ def test_the_script_says_why_not(kind: str, linked: dict[str, str], message: str
     device = tmp_path / "0000:00:10.0"
     device.mkdir()
     for name, target in linked.items():
+        (device / target).mkdir()
         (device / name).symlink_to(target)
     script = (holders.ASSETS / "hold.sh").read_text().replace("/sys/bus/pci/devices", str(tmp_path))
     done = subprocess.run(["sh", "-c", script, "hold.sh", kind, "0000:00:10.0"], check=False, capture_output=True,
