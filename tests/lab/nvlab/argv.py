@@ -28,6 +28,8 @@ CPUS = 2
 TCG = "tcg"
 KVM = "kvm"
 INSTALL_RAM = 2 * GIB
+# With gpt_auto systemd would mount the EFI system partition at a place of its own choice.
+INSTALL_ARGUMENTS = "root=/dev/vda2 rw quiet systemd.gpt_auto=no"
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ def install_argv(arch: Arch, emulator: Emulator, accel: str, kernel: Path, initr
     return [
         *_emulator(arch, emulator, "nvgrace-lab-install"), *_machine(arch, accel),
         *(_flash(emulator.arm_firmware) if arch.name == "arm64" else []), "-m", f"{INSTALL_RAM // MIB}M",
-        *_direct_boot(kernel, initrd, f"root=/dev/vda2 rw quiet {emulation_arguments(arch)}"),
+        *_direct_boot(kernel, initrd, f"{INSTALL_ARGUMENTS} {emulation_arguments(arch)}"),
         *_devices(console, disk, "raw", ssh_port),
     ]
 

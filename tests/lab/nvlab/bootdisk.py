@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from . import placeholder
-from .argv import emulation_arguments, install_argv
+from .argv import INSTALL_ARGUMENTS, emulation_arguments, install_argv
 from .cache import Cache, digest
 from .emulator import Emulator
 from .errors import LabError
@@ -40,8 +40,8 @@ COPY_STEP = 8 * MIB
 
 def entry(cache: Cache, image: Path, arch: Arch, kernel: Kernel, loader: Loader) -> Path:
     """Return where the disk is or will be; the name of an image's directory has the hash of its own inputs."""
-    key = digest(image.name, (BOOT_ASSETS / "install.sh").read_bytes(), emulation_arguments(arch), str(ESP_SIZE),
-                 placeholder.content())
+    key = digest(image.name, (BOOT_ASSETS / "install.sh").read_bytes(), INSTALL_ARGUMENTS,
+                 emulation_arguments(arch), str(ESP_SIZE), placeholder.content())
     return cache.entry(f"{prefix(arch, kernel, loader)}{key}")
 
 
