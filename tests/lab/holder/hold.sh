@@ -18,7 +18,7 @@ fail() {
 }
 
 driver() {
-    test ! -e "$device/driver" || basename "$(readlink "$device/driver")"
+    if test -e "$device/driver"; then basename "$(readlink "$device/driver")"; else echo none; fi
 }
 
 load_nvidia() {
@@ -26,7 +26,7 @@ load_nvidia() {
         make -s -C "/lib/modules/$(uname -r)/build" "M=$source" modules >&2
         insmod "$source/nvidia.ko"
     fi
-    test -n "$(driver)" || echo "$address" > /sys/bus/pci/drivers/nvidia/bind
+    test "$(driver)" != none || echo "$address" > /sys/bus/pci/drivers/nvidia/bind
     test "$(driver)" = nvidia || fail "$address belongs to $(driver), not to nvidia"
     test -e /dev/nvidiactl || mknod -m 0666 /dev/nvidiactl c 195 255
 }

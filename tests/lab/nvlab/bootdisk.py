@@ -92,7 +92,8 @@ def _install(login: Login, machine: ProcessId, arch: Arch, loader: Loader, log: 
                                 stderr=out, timeout=INSTALL_TIMEOUT).returncode
     if status != 0:
         raise LabError(f"The boot loader could not be installed (status {status}); see {log}.")
-    login.run("rm /root/install.sh; systemctl poweroff")
+    login.run("rm /root/install.sh")
+    login.power_off()
     machine.wait(DOWN_TIMEOUT)
 
 

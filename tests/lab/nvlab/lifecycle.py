@@ -302,7 +302,7 @@ def reboot(cache: Cache, name: str, certificates: Sequence[bytes] = ()) -> None:
 
 def _enrol(cache: Cache, lab: Lab, certificates: Sequence[bytes]) -> None:
     # QEMU holds the variables in memory while it runs.
-    login(cache, lab).run("systemctl poweroff")
+    login(cache, lab).power_off()
     lab.processes["qemu"].wait(DOWN_TIMEOUT)
     store = lab.files.variables.read_bytes()
     lab.files.variables.write_bytes(efivars.with_machine_owner_keys(store, certificates))

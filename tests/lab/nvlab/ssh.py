@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import socket
 import subprocess
@@ -85,6 +86,12 @@ class Login:
                                 capture_output=True, timeout=LOGIN_TIMEOUT)
         if answer.returncode != 0:
             raise LabError(f"Writing {path} in the host failed: {answer.stderr.decode(errors='replace').strip()}")
+
+    def power_off(self) -> None:
+        """Tell the host to go down; how the connection ends says nothing, because the host may be faster."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(self.argv(["systemctl", "poweroff"], batch=True), check=False, timeout=LOGIN_TIMEOUT,
+                           stdin=subprocess.DEVNULL, capture_output=True)
 
     def boot_id(self) -> str:
         """Return the id of the host's current boot."""

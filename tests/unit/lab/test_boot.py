@@ -296,7 +296,7 @@ none [integrity] confidentiality
     ("none [integrity]", "[none] integrity", ["lockdown"]),
     ("0x22ba 7", "0x22ba 8", ["gpu0-audio IOMMU group"]),
     ("0000:00:10.1", "0000:00:10.2", ["gpu0-audio function"]),
-    (" 7\n", " none\n", []),
+    (" 7\n", " none\n", ["gpu0 IOMMU group"]),
     ("@@ properties\n", "@@ properties\n/sys/firmware/acpi/tables/SSDT2\n", ["ACPI properties"]),
 ])
 def test_check_finds(old: str, new: str, failing: list[str]) -> None:
