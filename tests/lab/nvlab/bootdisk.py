@@ -23,6 +23,7 @@ from .cache import Cache, digest
 from .emulator import Emulator
 from .errors import LabError
 from .image import Image
+from .kvm import choose_accel
 from .placeholder import Run
 from .processes import BUILD_MARK, ProcessId, end, launch
 from .recipe import BOOT_ASSETS, Arch, Kernel, Loader
@@ -97,8 +98,8 @@ def _install(login: Login, machine: ProcessId, arch: Arch, loader: Loader, log: 
     machine.wait(DOWN_TIMEOUT)
 
 
-def _build(target: Path, image: Image, emulator: Emulator, loader: Loader, key: Path, arch: Arch, accel: str,
-           log: Path) -> None:
+def _build(target: Path, image: Image, emulator: Emulator, loader: Loader, key: Path, arch: Arch, log: Path) -> None:
+    accel = choose_accel(arch, emulator, image)
     disk = target / "disk.raw"
     _partitioned(image, disk)
     port = free_port()
@@ -119,15 +120,14 @@ def _build(target: Path, image: Image, emulator: Emulator, loader: Loader, key: 
     (target / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 
-def provide(cache: Cache, image: Image, arch: Arch, kernel: Kernel, loader: Loader, emulator: Emulator,
-            accel: str) -> Path:
+def provide(cache: Cache, image: Image, arch: Arch, kernel: Kernel, loader: Loader, emulator: Emulator) -> Path:
     """Return the directory of the disk, making it when the cache has none with these inputs."""
     directory = entry(cache, image.directory, arch, kernel, loader)
     if directory.is_dir():
         return directory
     with step(f"install {loader.name} on the image"):
         return cache.provide(directory.name, lambda target: _build(
-            target, image, emulator, loader, cache.key, arch, accel, cache.new_log(directory.name)))
+            target, image, emulator, loader, cache.key, arch, cache.new_log(directory.name)))
 
 
 def runs(directory: Path) -> list[Run]:

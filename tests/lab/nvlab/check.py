@@ -26,9 +26,10 @@ section properties; grep -l nvidia,gpu-mem-base-pa /sys/firmware/acpi/tables/* |
 section kernel; uname -r
 section loader
 variables=/sys/firmware/efi/efivars
-# Text of two bytes a character, and GRUB's begins in capitals.
+# Text of two bytes a character, and GRUB's begins in capitals; under Secure Boot GRUB leaves no word of itself but the
+# kernel's path.
 tr -cd '[:alnum:]-' 2>/dev/null < $variables/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f \
-    | tr A-Z a-z | grep -oE '^(systemd-boot|grub)' || true
+    | tr A-Z a-z | grep -oE '^(systemd-boot|grub)' || { grep -q BOOT_IMAGE= /proc/cmdline && echo grub; } || true
 section secure-boot; od -An -tu1 -j4 -N1 $variables/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c 2>/dev/null || true
 section lockdown; cat /sys/kernel/security/lockdown
 section functions

@@ -63,8 +63,7 @@ def build(cache: Cache, spec: Spec) -> tuple[Emulator, Image]:
     if spec.kernel.disk:
         image = dataclasses.replace(image, kernel_directory=debug_kernel(cache))
     if spec.loader:
-        accel = choose_accel(spec.arch, emulator, image)
-        disk = bootdisk.provide(cache, image, spec.arch, spec.kernel, spec.loader, emulator, accel)
+        disk = bootdisk.provide(cache, image, spec.arch, spec.kernel, spec.loader, emulator)
         _remove_outdated(cache, f"{bootdisk.prefix(spec.arch, spec.kernel, spec.loader)}*", disk)
         image = dataclasses.replace(image, boot_directory=disk)
     return emulator, image
