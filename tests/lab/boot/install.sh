@@ -19,7 +19,7 @@ esp=$(blkid -s UUID -o value /dev/vda1)
 sed -i '/^\/dev\/vda /d' /etc/fstab
 printf 'UUID=%s / ext4 rw,noatime 0 1\nUUID=%s /boot/efi vfat umask=0077 0 0\n' "$root" "$esp" >> /etc/fstab
 mkdir -p /boot/efi
-mount /dev/vda1 /boot/efi
+mount /boot/efi
 
 case $loader in
 grub)
@@ -38,7 +38,7 @@ CFG
     update-grub
     ;;
 systemd-boot)
-    printf 'root=UUID=%s rw %s\n' "$root" "$arguments" > /etc/kernel/cmdline
+    printf 'root=UUID=%s rw quiet %s\n' "$root" "$arguments" > /etc/kernel/cmdline
     mkdir -p /etc/kernel/install.d
     cat > /etc/kernel/install.d/40-nvgrace-lab-acpi.install <<'PLUGIN'
 #!/bin/sh
