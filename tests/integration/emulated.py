@@ -65,10 +65,12 @@ class EmulatedHost:
         assert "Traceback" not in message and "\n" not in message.strip(), message
         return message
 
-    def manifest(self) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads(self.script(f"cat > /tmp/manifest.py <<'END'\n{MANIFEST.read_text()}\nEND\n"
-                                                        "python3 /tmp/manifest.py /tmp/manifest.json >/dev/null\n"
-                                                        "cat /tmp/manifest.json"))
+    def manifest(self, *trees: str) -> dict[str, Any]:
+        """Every file below ``trees``, by default all that the collection may touch, and each function's driver."""
+        output = self.script(f"cat > /tmp/manifest.py <<'END'\n{MANIFEST.read_text()}\nEND\n"
+                             f"python3 /tmp/manifest.py /tmp/manifest.json {' '.join(trees)} >/dev/null\n"
+                             "cat /tmp/manifest.json")
+        loaded: dict[str, Any] = json.loads(output)
         return loaded
 
 
