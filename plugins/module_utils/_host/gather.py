@@ -5,14 +5,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
 from .._core.host import Host
+from .._gpu import sysfs
+from .._gpu.model import NVIDIA
+from .._gpu.products import product_of
 from .acpi import read_firmware_properties
 from .bootloader import read_bootloader
 from .facts import ConflictingDriver, HostFacts
 from .kernel import read_distribution, read_headers, read_kernel
-from .keyring import read_lockdown, read_secure_boot
+from .keyring import read_enforcement, read_keyring
 from .kvm import read_kvm
-from .modprobe import ModuleIndex, read_modules
+from .modprobe import ModuleIndex, normal, read_modules
 from .platform import (
     read_firmware,
     read_hugepages,
@@ -21,26 +28,30 @@ from .platform import (
     read_numa,
     read_vfio,
 )
+from .signature import enrolled_keys, read_module_signature
 from .software import (
+    probe_qemu,
     read_compiler,
     read_depmod,
     read_dkms,
     read_libvirt,
     read_libvirt_features,
     read_qemu,
-    read_qemu_features,
 )
 
 # Drivers that match NVIDIA display functions and would take them for the host.
 CONFLICTING_MODULES = ("nouveau", "nova_core", "nova_drm", "nvidia", "nvidia_drm")
 
 
-def gather_facts(host: Host, probe_qemu: bool = True) -> HostFacts:
-    """Reads everything once. Nothing on the host changes; ``probe_qemu`` decides whether QEMU is asked for features."""
+def gather_facts(host: Host, ask_qemu: bool = True) -> HostFacts:
+    """Reads everything once. Nothing on the host changes; ``ask_qemu`` decides whether QEMU is asked for features."""
     kernel = read_kernel(host)
     distribution = read_distribution(host)
+    modules = read_modules(host, kernel.release, kernel.cmdline)
+    enforcement, keyring = read_enforcement(host), read_keyring(host)
+    functions = nvidia_functions(host)
     libvirt = read_libvirt(host)
-    qemu = read_qemu(host, kernel.machine)
+    qemu, qemu_features = probe_qemu(host, kernel.machine) if ask_qemu else (read_qemu(host, kernel.machine), None)
     return HostFacts(
         kernel=kernel,
         headers=read_headers(host, kernel.release, distribution),
@@ -49,8 +60,11 @@ def gather_facts(host: Host, probe_qemu: bool = True) -> HostFacts:
         iommu=read_iommu(host, kernel),
         kvm=read_kvm(host),
         vfio=read_vfio(host),
-        secure_boot=read_secure_boot(host),
-        lockdown=read_lockdown(host),
+        secure_boot=enforcement.secure_boot,
+        lockdown=enforcement.lockdown,
+        signatures_enforced=enforcement.enforced,
+        module_signature=read_module_signature(host, kernel.release, modules, keyring),
+        enrolled_keys=enrolled_keys(keyring),
         hugepages=read_hugepages(host),
         memlock_limit=read_memlock(host),
         numa=read_numa(host),
@@ -60,14 +74,37 @@ def gather_facts(host: Host, probe_qemu: bool = True) -> HostFacts:
         libvirt=libvirt,
         qemu=qemu,
         libvirt_features=read_libvirt_features(host, libvirt.version),
-        qemu_features=read_qemu_features(host, qemu, kernel.machine) if probe_qemu else None,
+        qemu_features=qemu_features,
         firmware=read_firmware(host, kernel.machine),
         firmware_properties=read_firmware_properties(host),
-        conflicting_drivers=conflicting_drivers(read_modules(host, kernel.release, kernel.cmdline)),
+        conflicting_drivers=conflicting_drivers(modules, functions),
+        coherent_gpus=sum(function.coherent for function in functions),
     )
 
 
-def conflicting_drivers(modules: ModuleIndex) -> tuple[ConflictingDriver, ...]:
-    """Each known competitor of a VFIO driver, whether it is there or not."""
+@dataclass(frozen=True)
+class NvidiaFunction:
+    """A PCI function of a GPU; ``module`` is that of the driver it is bound to."""
+
+    address: str
+    coherent: bool
+    module: Optional[str]
+
+
+def nvidia_functions(host: Host) -> tuple[NvidiaFunction, ...]:
+    """All NVIDIA functions of the display class. A driver that is built into the kernel counts as its own module."""
+    found = []
+    for address, identity in sysfs.list_identities(host).items():
+        if identity.vendor == NVIDIA and identity.kind == "gpu":
+            driver = sysfs.read_driver(host, address)
+            module = None if driver is None else sysfs.module_of_driver(host, driver) or normal(driver)
+            found.append(NvidiaFunction(address, product_of(identity.vendor, identity.device) is not None, module))
+    return tuple(found)
+
+
+def conflicting_drivers(modules: ModuleIndex, functions: Sequence[NvidiaFunction]) -> tuple[ConflictingDriver, ...]:
+    """Each known competitor of a VFIO driver, whether it is there or not, and what it drives."""
     return tuple(ConflictingDriver(name, name in modules.installed or name in modules.built_in, name in modules.loaded,
-                                   name in modules.blacklisted) for name in CONFLICTING_MODULES)
+                                   name in modules.blacklisted,
+                                   tuple(function.address for function in functions if function.module == name))
+                 for name in CONFLICTING_MODULES)
