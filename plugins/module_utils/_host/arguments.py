@@ -10,16 +10,12 @@ from dataclasses import dataclass
 
 from .._core.errors import PassthroughError
 from .entries import key_of
+from .processor import ARM, INTEL
 
 UNMANAGED = "unmanaged"
 AUTO = "auto"
 ENABLED = "enabled"
 DISABLED = "disabled"
-
-ARM = "arm"
-INTEL = "intel"
-AMD = "amd"
-OTHER = "other"
 
 _SWITCH = (UNMANAGED, ENABLED, DISABLED)
 CHOICES: dict[str, tuple[str, ...]] = {

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from .._core.host import Host
-from .entries import ENTRIES_DIR
 from .facts import Bootloader
 
 GRUB_DROPIN_DIR = "/etc/default/grub.d"
@@ -15,6 +14,7 @@ KERNEL_INSTALL_DIR = "/etc/kernel"
 KERNEL_INSTALL_CMDLINE = f"{KERNEL_INSTALL_DIR}/cmdline"
 
 GRUB_CFG = "/boot/grub/grub.cfg"
+ENTRIES_DIR = "/boot/loader/entries"
 # Where the EFI system partition, or the boot partition beside it, is mounted.
 ESP_MOUNTS = ("/boot/efi", "/efi", "/boot")
 

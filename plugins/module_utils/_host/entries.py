@@ -17,7 +17,6 @@ from typing import Optional
 from .._core.errors import PassthroughError
 
 DEFAULT_GRUB = "/etc/default/grub"
-ENTRIES_DIR = "/boot/loader/entries"
 
 _INFO_LINE = re.compile(r'(index|kernel|args|id)=(?:"(.*)"|(.*))')
 _GRUB_LINE = re.compile(r"^GRUB_CMDLINE_LINUX=(.*)$", re.MULTILINE)

@@ -16,9 +16,10 @@ from .._gpu.products import product_of
 from .acpi import read_firmware_properties
 from .bootloader import read_bootloader
 from .facts import ConflictingDriver, HostFacts
-from .kernel import read_distribution, read_headers, read_kernel
+from .kernel import read_distribution, read_headers, read_kernel, read_machine
 from .keyring import read_enforcement, read_keyring
 from .kvm import read_kvm
+from .later import Later
 from .modprobe import ModuleIndex, normal, read_modules
 from .platform import (
     read_firmware,
@@ -30,13 +31,13 @@ from .platform import (
 )
 from .signature import enrolled_keys, read_module_signature
 from .software import (
+    name_qemu,
     probe_qemu,
     read_compiler,
     read_depmod,
     read_dkms,
     read_libvirt,
     read_libvirt_features,
-    read_qemu,
 )
 
 # Drivers that match NVIDIA display functions and would take them for the host.
@@ -45,13 +46,16 @@ CONFLICTING_MODULES = ("nouveau", "nova_core", "nova_drm", "nvidia", "nvidia_drm
 
 def gather_facts(host: Host, ask_qemu: bool = True) -> HostFacts:
     """Reads everything once. Nothing on the host changes; ``ask_qemu`` decides whether QEMU is asked for features."""
-    kernel = read_kernel(host)
-    distribution = read_distribution(host)
-    modules = read_modules(host, kernel.release, kernel.cmdline)
-    enforcement, keyring = read_enforcement(host), read_keyring(host)
+    machine, release = read_machine(host), host.kernel_release()
+    libvirt = Later(read_libvirt, host)
+    qemu = Later(probe_qemu if ask_qemu else name_qemu, host, machine)
+    compiler = Later(read_compiler, host)
+    modules = read_modules(host, release, host.read_text("/proc/cmdline") or "")
+    keyring = read_keyring(host)
+    signature = Later(read_module_signature, host, release, modules, keyring)
+    kernel, distribution = read_kernel(host), read_distribution(host)
+    enforcement = read_enforcement(host)
     functions = nvidia_functions(host)
-    libvirt = read_libvirt(host)
-    qemu, qemu_features = probe_qemu(host, kernel.machine) if ask_qemu else (read_qemu(host, kernel.machine), None)
     return HostFacts(
         kernel=kernel,
         headers=read_headers(host, kernel.release, distribution),
@@ -63,18 +67,18 @@ def gather_facts(host: Host, ask_qemu: bool = True) -> HostFacts:
         secure_boot=enforcement.secure_boot,
         lockdown=enforcement.lockdown,
         signatures_enforced=enforcement.enforced,
-        module_signature=read_module_signature(host, kernel.release, modules, keyring),
+        module_signature=signature.get(),
         enrolled_keys=enrolled_keys(keyring),
         hugepages=read_hugepages(host),
         memlock_limit=read_memlock(host),
         numa=read_numa(host),
         dkms=read_dkms(host),
-        compiler=read_compiler(host),
+        compiler=compiler.get(),
         depmod=read_depmod(host),
-        libvirt=libvirt,
-        qemu=qemu,
-        libvirt_features=read_libvirt_features(host, libvirt.version),
-        qemu_features=qemu_features,
+        libvirt=libvirt.get(),
+        qemu=qemu.get()[0],
+        libvirt_features=read_libvirt_features(host, libvirt.get().version),
+        qemu_features=qemu.get()[1],
         firmware=read_firmware(host, kernel.machine),
         firmware_properties=read_firmware_properties(host),
         conflicting_drivers=conflicting_drivers(modules, functions),
@@ -94,8 +98,11 @@ class NvidiaFunction:
 def nvidia_functions(host: Host) -> tuple[NvidiaFunction, ...]:
     """All NVIDIA functions of the display class. A driver that is built into the kernel counts as its own module."""
     found = []
-    for address, identity in sysfs.list_identities(host).items():
-        if identity.vendor == NVIDIA and identity.kind == "gpu":
+    for address in host.listdir(sysfs.DEVICES):
+        # One read for most functions, which are somebody else's: hosts have hundreds.
+        ours = host.read_text(sysfs.device_path(address, "vendor")) == f"0x{NVIDIA}"
+        identity = sysfs.read_identity(host, address) if ours else None
+        if identity is not None and identity.kind == "gpu":
             driver = sysfs.read_driver(host, address)
             module = None if driver is None else sysfs.module_of_driver(host, driver) or normal(driver)
             found.append(NvidiaFunction(address, product_of(identity.vendor, identity.device) is not None, module))

@@ -13,10 +13,9 @@ from .._core.host import Host
 from .._core.journal import Journal
 from .._core.plan import Call, RestoreFile, Step, WriteFile
 from . import files
-from .bootloader import ESP_MOUNTS, GRUB_CFG, GRUB_DROPIN, KERNEL_INSTALL_CMDLINE
+from .bootloader import ENTRIES_DIR, ESP_MOUNTS, GRUB_CFG, GRUB_DROPIN, KERNEL_INSTALL_CMDLINE
 from .entries import (
     DEFAULT_GRUB,
-    ENTRIES_DIR,
     grub_text,
     grub_words,
     key_of,

@@ -17,7 +17,8 @@ from .._core.errors import PassthroughError
 from .._core.host import Host
 from .._core.plan import Call, Plan, RestoreFile, RunCommand, Step, WriteFile
 from . import files
-from .entries import ENTRIES_DIR, with_arguments
+from .bootloader import ENTRIES_DIR
+from .entries import with_arguments
 from .loaders import is_loader_file, loader_steps, require_loader
 from .platform import KIB, hugepage_attribute
 from .settings import UNLIMITED, HostSettings

@@ -13,16 +13,12 @@ from typing import Any, Optional
 
 from .._core.host import Host
 from .acpi import read_firmware_domains
-from .arguments import AMD, ARM, INTEL, OTHER
 from .facts import Firmware, FirmwareImage, HugepagePool, Iommu, Kernel, Numa, NumaNode, Vfio
-from .kernel import read_machine
 
 KIB = 1024
 HUGEPAGES = "/sys/kernel/mm/hugepages"
 _NODES = "/sys/devices/system/node"
 _GROUPS = "/sys/kernel/iommu_groups"
-_CPUINFO_HEAD = 2048
-_VENDORS = {b"GenuineIntel": INTEL, b"AuthenticAMD": AMD}
 _DESCRIPTORS = "/usr/share/qemu/firmware"
 _IOMMU_NAMES = (("smmu3.", "arm-smmu-v3"), ("arm-smmu-v3", "arm-smmu-v3"), ("dmar", "intel"), ("ivhd", "amd"))
 # Interrupt chips whose MSIs the hardware remaps or translates per device, and such that let any device raise any MSI.
@@ -35,15 +31,6 @@ _KNOWN_IMAGES = {
     "x86_64": (("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd", False),
                ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd", False)),
 }
-
-
-def read_processor(host: Host) -> str:
-    """"arm", "intel", "amd" or "other"."""
-    if read_machine(host) == "aarch64":
-        return ARM
-    # The first processor is enough, and the whole file takes the kernel milliseconds on a big host.
-    vendor = re.search(rb"^vendor_id\s*:\s*(\S+)", host.read_bytes("/proc/cpuinfo", _CPUINFO_HEAD) or b"", re.MULTILINE)
-    return _VENDORS.get(vendor.group(1), OTHER) if vendor else OTHER
 
 
 def read_iommu(host: Host, kernel: Kernel) -> Iommu:

@@ -138,12 +138,12 @@ def find_qemu(host: Host, machine: str) -> Optional[str]:
         (candidate for candidate in _QEMU_ELSEWHERE if host.exists(candidate)), None)
 
 
-def read_qemu(host: Host, machine: str) -> Program:
-    """The emulator of this machine's own architecture and its version."""
+def name_qemu(host: Host, machine: str) -> tuple[Program, Optional[QemuFeatures]]:
+    """The emulator of this machine's own architecture and its version, without its features."""
     path = find_qemu(host, machine)
     if path is None:
-        return Program(False, None, None)
-    return Program(True, _version_of(host, path, ("--version",), r"version (\d[\w.]*)"), path)
+        return Program(False, None, None), None
+    return Program(True, _version_of(host, path, ("--version",), r"version (\d[\w.]*)"), path), None
 
 
 def probe_qemu(host: Host, machine: str) -> tuple[Program, Optional[QemuFeatures]]:

@@ -13,11 +13,12 @@ from typing import Optional
 from .._core.host import FileState, Host
 from .._core.journal import Journal, StateFile
 from . import files
-from .bootloader import GRUB_DROPIN, KERNEL_INSTALL_CMDLINE, read_bootloader
-from .entries import DEFAULT_GRUB, ENTRIES_DIR, BootEntry, parse_entries
+from .bootloader import ENTRIES_DIR, GRUB_DROPIN, KERNEL_INSTALL_CMDLINE, read_bootloader
+from .entries import DEFAULT_GRUB, BootEntry, parse_entries
 from .facts import Bootloader
-from .modprobe import ModuleIndex, read_modules
-from .platform import read_hugepages, read_memlock, read_processor
+from .modprobe import ModuleIndex, read_present_modules
+from .platform import read_hugepages, read_memlock
+from .processor import read_processor
 
 JOURNAL = "host"
 GRUBBY_INFO = ("grubby", "--info=ALL")
@@ -135,7 +136,7 @@ def read_state(host: Host, arguments: bool = False) -> HostState:
         boot_entries=parse_entries(host.run(GRUBBY_INFO).stdout) if by_grubby else (),
         files={path: host.file_state(path) for path in _paths(host, units, originals, by_grubby)},
         originals=originals,
-        modules=read_modules(host, release, " ".join(cmdline)),
+        modules=read_present_modules(host, release),
         hugepages={pool.size: pool.total for pool in read_hugepages(host)},
         libvirt_units=units,
         running_memlock=_running_memlock(host, units),

@@ -119,13 +119,13 @@ def test_libvirt_features(tree, version, domain, cpu, expected):
 def test_qemu_of_the_hosts_own_architecture(tree):
     tree.program("qemu-system-x86_64", "echo QEMU emulator version 9.9")
     tree.program("qemu-system-aarch64", "echo QEMU emulator version 8.2.2 '(Debian)'")
-    assert software.read_qemu(tree.host, "aarch64") == Program(True, "8.2.2", "/usr/sbin/qemu-system-aarch64")
+    assert software.name_qemu(tree.host, "aarch64")[0] == Program(True, "8.2.2", "/usr/sbin/qemu-system-aarch64")
 
 
 def test_qemu_elsewhere_or_missing(tree):
-    assert software.read_qemu(tree.host, "x86_64") == Program(False, None, None)
+    assert software.name_qemu(tree.host, "x86_64")[0] == Program(False, None, None)
     tree.program("../libexec/qemu-kvm", "echo QEMU emulator version 9.1.0")
-    assert software.read_qemu(tree.host, "x86_64") == Program(True, "9.1.0", "/usr/libexec/qemu-kvm")
+    assert software.name_qemu(tree.host, "x86_64")[0] == Program(True, "9.1.0", "/usr/libexec/qemu-kvm")
 
 
 @pytest.mark.parametrize(("version", "answers", "present"), [
