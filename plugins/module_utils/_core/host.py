@@ -80,11 +80,11 @@ class Host:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def read_bytes(self, path: str) -> Optional[bytes]:
-        """The whole file, or None where it does not exist or the kernel refuses the attribute."""
+    def read_bytes(self, path: str, limit: int = -1) -> Optional[bytes]:
+        """The file, or its first ``limit`` bytes; None where it does not exist or the kernel refuses the attribute."""
         try:
-            with open(self.path(path), "rb") as handle:
-                return handle.read()
+            with open(self.path(path), "rb", buffering=0 if limit >= 0 else -1) as handle:
+                return handle.read(limit)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
         except OSError:
@@ -158,8 +158,8 @@ class Host:
         return None
 
     def run(self, argv: Sequence[str], timeout: float = 60, ok: Sequence[int] = (0,),
-            cwd: Optional[str] = None) -> CommandResult:
-        """Runs a program without a shell, in the C locale.
+            cwd: Optional[str] = None, stdin: str = "") -> CommandResult:
+        """Runs a program without a shell, in the C locale, with ``stdin`` as all of its standard input.
 
         Raises CommandError when it is not installed, runs out of ``timeout`` (seconds) or ends with a status outside
         ``ok``; an empty ``ok`` accepts every status.
@@ -167,23 +167,25 @@ class Host:
         program = argv[0] if argv[0].startswith("/") else self.which(argv[0])
         if program is None:
             raise CommandError(f"The program {argv[0]} is not installed on this host.", program=argv[0])
-        result = self._run([self.path(program), *argv[1:]], tuple(argv), timeout, cwd)
+        result = self._run([self.path(program), *argv[1:]], tuple(argv), timeout, cwd, stdin)
         if ok and result.rc not in ok:
             raise CommandError(f"{' '.join(argv)} failed with status {result.rc}: {result.last_line()}",
                                argv=list(argv), rc=result.rc, stdout=result.stdout, stderr=result.stderr)
         return result
 
     @staticmethod
-    def _run(real_argv: list[str], argv: tuple[str, ...], timeout: float, cwd: Optional[str]) -> CommandResult:
+    def _run(real_argv: list[str], argv: tuple[str, ...], timeout: float, cwd: Optional[str],
+             stdin: str) -> CommandResult:
         """The program in a session of its own, so that a time-out ends its children, too."""
         environment = {"PATH": _SYSTEM_PATH, "LC_ALL": "C.UTF-8", "HOME": os.environ.get("HOME", "/root")}
         try:
-            process = subprocess.Popen(real_argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                       stderr=subprocess.PIPE, env=environment, cwd=cwd, start_new_session=True)
+            process = subprocess.Popen(real_argv, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=cwd,
+                                       start_new_session=True)
         except OSError as error:
             raise CommandError(f"{argv[0]} could not be started: {error.strerror}.", argv=list(argv)) from error
         try:
-            stdout, stderr = process.communicate(timeout=timeout)
+            stdout, stderr = process.communicate(stdin.encode() or None, timeout=timeout)
         except subprocess.TimeoutExpired as error:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -100,6 +100,15 @@ class Journal:
             del value[self.KEY]
         self.state.save(value)
 
+    def forget(self, path: str) -> None:
+        """Leaves the file as it stands and no longer remembers what it was."""
+        value = self.state.load()
+        if value.get(self.KEY, {}).pop(path, None) is None:
+            return
+        if not value[self.KEY]:
+            del value[self.KEY]
+        self.state.save(value)
+
     def _missing_directories(self, path: str) -> list[str]:
         missing = []
         directory = os.path.dirname(path)

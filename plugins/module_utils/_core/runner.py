@@ -11,13 +11,15 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
 from .errors import PassthroughError
 from .host import Host
-from .plan import Plan
+
+if TYPE_CHECKING:  # modules that only read have no plan, and pay for none
+    from .plan import Plan
 
 LOCK_FILE = "/run/lock/nvgrace-passthrough.lock"
 LOCK_SECONDS = 120

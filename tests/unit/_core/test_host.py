@@ -114,3 +114,14 @@ def test_run_accepts_any_status_with_an_empty_ok(tmp_path: Path) -> None:
 ])
 def test_last_line(stdout: str, stderr: str, expected: str) -> None:
     assert CommandResult(("x",), 1, stdout, stderr).last_line() == expected
+
+
+def test_run_hands_standard_input_over() -> None:
+    assert Host("/").run(["cat"], stdin="one\ntwo\n").stdout == "one\ntwo\n"
+    assert Host("/").run(["cat"]).stdout == ""
+
+
+def test_head_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abcdef")
+    assert Host(str(tmp_path)).read_bytes("/file", 3) == b"abc"
+    assert Host(str(tmp_path)).read_bytes("/file") == b"abcdef"

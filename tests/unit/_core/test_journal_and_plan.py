@@ -121,3 +121,16 @@ def test_plan_result_has_diff_and_actions() -> None:
 def test_second_run_is_refused_while_the_first_holds_the_lock(host: Host) -> None:
     with host_lock(host), pytest.raises(PassthroughError, match="Another run"), host_lock(host, seconds=0):
         raise AssertionError("two runs at once")
+
+
+def test_file_that_is_forgotten_stays_as_it_is(host: Host, tmp_path: Path) -> None:
+    journal = Journal(host, "host")
+    journal.remember("/etc/there")
+    journal.remember("/etc/new")
+    host.write_atomic("/etc/there", b"changed")
+    journal.forget("/etc/there")
+    journal.forget("/etc/never")
+    assert journal.paths() == ["/etc/new"]
+    assert (tmp_path / "etc" / "there").read_bytes() == b"changed"
+    journal.forget("/etc/new")
+    assert not (tmp_path / STATE_DIR.lstrip("/")).exists()
