@@ -10,16 +10,15 @@ from .acpi import read_firmware_properties
 from .bootloader import read_bootloader
 from .facts import ConflictingDriver, HostFacts
 from .kernel import read_distribution, read_headers, read_kernel
+from .keyring import read_lockdown, read_secure_boot
 from .kvm import read_kvm
 from .modprobe import ModuleIndex, read_modules
 from .platform import (
     read_firmware,
     read_hugepages,
     read_iommu,
-    read_lockdown,
     read_memlock,
     read_numa,
-    read_secure_boot,
     read_vfio,
 )
 from .software import (
