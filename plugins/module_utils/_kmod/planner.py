@@ -210,7 +210,10 @@ def _kernel_steps(facts: HostFacts, kernel: KernelFacts, request: Request, steps
     if stale or built is None:
         interrupted = not stale and version in kernel.builds
         todo = [drop_build(kernel, version, steps)] if interrupted else []
-        return [*todo, steps.build(release), *([] if build_only else [*handed, steps.install(release)])]
+        # DKMS would take a file that is not its build for the kernel's own, and give it back on removal.
+        old = [steps.delete(kernel.installed, "its build is gone")] if (
+            not stale and kernel.active == version and kernel.installed) else []
+        return [*todo, steps.build(release), *([] if build_only else [*handed, *old, steps.install(release)])]
     if build_only:
         return []
     if kernel.active != version:

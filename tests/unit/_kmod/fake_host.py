@@ -193,6 +193,8 @@ class FakeHost(Host):
         own = f"/lib/modules/{release}/kernel/drivers/vfio/pci/nvgrace-gpu/{NAME}.ko"
         if self._is_broken(tree, options) or not self.exists(f"{tree}/{base}/module/{NAME}.ko"):
             return 4
+        if os.path.islink(self.path(link)) and os.readlink(self.path(link)) == base:
+            self._uninstall(tree, options["-v"], release, False)  # what --force does first
         if not os.path.lexists(self.path(link)):
             for original in (target, own):
                 if self.exists(original):
@@ -232,7 +234,8 @@ class FakeHost(Host):
         if not os.path.islink(link) or os.readlink(link) != f"{version}/{release}/{MACHINE}":
             return
         target = f"/lib/modules/{release}/updates/dkms/{NAME}.ko"
-        if self.exists(target):
+        built = self.read_bytes(f"{tree}/{version}/{release}/{MACHINE}/module/{NAME}.ko")
+        if self.exists(target) and self.read_bytes(target) == built:
             os.unlink(self.path(target))
             with contextlib.suppress(OSError):
                 os.removedirs(os.path.dirname(self.path(target)))
