@@ -70,17 +70,18 @@ def plan_result(plan: Plan, actions: list[str]) -> dict[str, Any]:
 
 
 def run_module(module: AnsibleModule, work: Callable[[AnsibleModule, Host], dict[str, Any]],
-               needs_root: bool = True, locked: bool = True) -> None:
+               needs_root: bool = True, locked: bool = True, lock_seconds: float = LOCK_SECONDS) -> None:
     """Runs ``work`` and ends the module: its result, or one sentence of failure.
 
     ``locked`` is for modules that may change the host; check mode takes no lock because it changes nothing.
+    ``lock_seconds`` is how long to wait for another run on this host.
     """
     host = Host()
     try:
         if needs_root:
             require_root()
         if locked and not module.check_mode:
-            with host_lock(host):
+            with host_lock(host, lock_seconds):
                 result = work(module, host)
         else:
             result = work(module, host)

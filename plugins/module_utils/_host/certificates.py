@@ -14,12 +14,12 @@ import binascii
 import hashlib
 import re
 import struct
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
-_X509_LIST = uuid.UUID("a5c059a1-94e4-4aa7-87b5-ab155c2bf072").bytes_le
+# EFI_CERT_X509_GUID, a5c059a1-94e4-4aa7-87b5-ab155c2bf072: the first three fields are little endian.
+_X509_LIST = bytes.fromhex("a159c0a5e494a74a87b5ab155c2bf072")
 _LIST_HEADER = struct.Struct("<16sIII")
 _OWNER_BYTES = 16
 
