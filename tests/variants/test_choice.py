@@ -12,6 +12,7 @@ import itertools
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.products import PRODUCTS
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.variant import VariantChooser

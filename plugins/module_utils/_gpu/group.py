@@ -26,9 +26,9 @@ def companions(address: str, group: int, members: Iterable[PciIdentity], selecte
     missing = [item.describe() for item in others if item.address not in consent]
     if missing:
         raise PassthroughError(f"The IOMMU group {group} of {address} also has {', '.join(missing)}, which nobody "
-                               "consented to: add the address to group_consent to have it bound too, or leave this GPU "
-                               "out.", group=group, unconsented=[item.address for item in others
-                                                                 if item.address not in consent])
+                               "consented to: add it to group_consent to have it bound too, or leave this GPU out.",
+                               group=group,
+                               unconsented=[item.address for item in others if item.address not in consent])
     return [item.address for item in others]
 
 

@@ -85,7 +85,7 @@ def bind(host: Host, device: Device, driver: str) -> None:
     check_unchanged(host, device)
     if sysfs.read_driver(host, device.address) == driver:
         return
-    if not host.is_dir(f"{sysfs.DRIVERS}/{driver}"):
+    if not sysfs.has_driver(host, driver):
         raise PassthroughError(f"{device.address} cannot go back to {driver}, which is not loaded: load its module, "
                                "then run again.")
     _write(host, device, f"{sysfs.DRIVERS}/{driver}/bind", device.address)
@@ -101,6 +101,9 @@ def require_vfio(host: Host, device: Device) -> None:
 
 def _require_driver(host: Host, device: Device, driver: str) -> None:
     bound = sysfs.read_driver(host, device.address)
+    if bound is None and sysfs.read_identity(host, device.address) is None:
+        raise PassthroughError(f"{device.address} left the host while {driver} took it: look at the kernel log and the "
+                               "slot.")
     if bound != driver:
         raise PassthroughError(f"{device.address} is bound to {bound or 'no driver'} and not to {driver}: the driver "
                                "refused it, the kernel log (dmesg) says why.")
@@ -111,6 +114,9 @@ def _write(host: Host, device: Device, path: str, value: str) -> None:
     try:
         run_in_child(lambda: host.write_sysfs(path, value), device.timeout, what)
     except OSError as error:
+        if sysfs.read_identity(host, device.address) is None:
+            raise PassthroughError(f"{device.address} left the host while {value.strip() or 'a newline'} was written "
+                                   f"to {path}: look at the kernel log and the slot.") from error
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise PassthroughError(f"The kernel refused {value.strip() or 'a newline'} on {path}: {reason}. See the kernel "
                                "log (dmesg).", errno=error.errno) from error

@@ -102,6 +102,11 @@ def driver_of_module(host: Host, module: str) -> Optional[str]:
     return next((name[len("pci:"):] for name in names if name.startswith("pci:")), None)
 
 
+def has_driver(host: Host, driver: str) -> bool:
+    """Whether a PCI driver of this name is registered."""
+    return host.is_dir(f"{DRIVERS}/{driver}")
+
+
 def module_of_driver(host: Host, driver: str) -> Optional[str]:
     """The loaded module of a PCI driver; None where the driver is not registered or is part of the kernel image."""
     return host.readlink_name(f"{DRIVERS}/{driver}/module")

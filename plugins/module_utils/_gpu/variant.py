@@ -4,9 +4,9 @@
 """Which VFIO driver serves a function best: the rule that libvirt uses, over the kernel's own alias files.
 
 libvirt (10.0 and newer, managed='yes') takes every alias ``vfio_pci:...`` of modules.alias apart into its seven fields;
-a field is ``*`` or has to be equal, and the alias with the fewest ``*`` wins, of equals the first. A driver that is built
-into the kernel has no line there. We look for those in modules.builtin.modinfo as well, and libvirt does not: for a
-function whose only variant is built in, libvirt takes vfio-pci.
+a field is ``*`` or has to be equal, and the alias with the fewest ``*`` wins, of equals the first. A driver that is
+built into the kernel has no line there. We look for those in modules.builtin.modinfo as well, and libvirt (11.3) does
+not: for a function whose only variant is built in, it takes vfio-pci.
 """
 
 from __future__ import annotations
