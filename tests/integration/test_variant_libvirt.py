@@ -1,7 +1,7 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""libvirt itself (managed='yes') takes the driver that gpu_info names as the best variant: with the packaged kernel alone,
-and after DKMS has installed ours."""
+"""libvirt itself (managed='yes') takes the driver that gpu_info names as the best variant: with the packaged kernel
+alone, and after DKMS has installed ours."""
 
 from __future__ import annotations
 

@@ -88,8 +88,9 @@ class FakeHost(Host):
         self.write(f"{base}/reset_method", "flr bus\n")
         self.write(f"{base}/resource", resource)
         self.write(f"{base}/config", config)
+        code = class_code.upper()
         self.write(f"{base}/modalias", f"pci:v0000{vendor.upper()}d0000{device.upper()}sv000010DEsd000016EB"
-                                       f"bc{class_code[:2]}sc{class_code[2:4]}i{class_code[4:]}\n")
+                                       f"bc{code[:2]}sc{code[2:4]}i{code[4:]}\n")
         if group is not None:
             self.set_group(address, group)
         if driver is not None:
