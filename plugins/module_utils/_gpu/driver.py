@@ -16,7 +16,7 @@ from . import files, nodes, sysfs
 from .binding import BindItem, driver_result, plan_bind
 from .busy import require_free
 from .foreign import Subject, contradictions, read_foreign_files
-from .group import allowed_addresses, companions, group_identities, require_iommu, require_isolation
+from .group import allowed_addresses, companions, group_identities, require_iommu, require_isolation, unsafe_settings
 from .model import PciFunction
 from .options import DriverOptions
 from .record import load_record
@@ -98,6 +98,7 @@ def _warnings(host: Host, items: Sequence[BindItem]) -> list[str]:
              f"{item.function.group} now: what names the old group elsewhere is out of date." for item in items
              if item.record and item.record.group is not None
              and item.function.group not in (None, item.record.group)]
+    found += unsafe_settings(host)
     for item in items:
         found += nodes.open_to_everybody(nodes.read_nodes(host, item.function.address))
     subjects = [Subject(item.function.identity, item.driver, item.module, item.wanted_record().previous_module)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import CommandResult
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import CommandResult, Host
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu import ops, sysfs
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import bind_gpus
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.options import DriverOptions, parse_options
@@ -351,3 +351,21 @@ def test_without_persistence_mode_or_an_answer_the_gpu_is_bound(tmp_path: Path, 
     host = with_nvidia(tmp_path, answer)
     bind_gpus(host, options(GPU))
     assert host.driver(GPU) == VARIANT
+
+
+def test_settings_that_isolate_nothing_are_warned_of(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    host.write("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y\n")
+    host.write("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "N\n")
+    (warning,) = bind_gpus(host, options(GPU))["warnings"]
+    assert warning.startswith("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts is on")
+
+
+@pytest.mark.parametrize(("driver", "written"), [("vfio-pci", b"vfio-pci"), (None, b"\n")])
+def test_driver_override_is_lifted_with_a_newline(tmp_path: Path, driver: str | None, written: bytes) -> None:
+    fake = grace_hopper(tmp_path)
+    identity = sysfs.read_identity(fake, GPU)
+    assert identity is not None
+    fake.write(f"/sys/bus/pci/devices/{GPU}/driver_override")
+    ops.set_override(Host(str(tmp_path)), ops.Device(identity, 11, 5), driver)
+    assert fake.read_bytes(f"/sys/bus/pci/devices/{GPU}/driver_override") == written

@@ -215,3 +215,29 @@ def test_a_function_that_vanishes_between_two_reads_is_told(tmp_path: Path, monk
     with pytest.raises(PassthroughError, match=f"The PCI function {AUDIO} is not there any more"):
         bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
     assert (host.driver(CARD), host.log()) == (before, [])
+
+
+def test_an_unbind_that_does_nothing_is_told(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    host._unbind = lambda _address: None  # type: ignore[method-assign]
+    with pytest.raises(PassthroughError, match=f"{CARD} is still bound to nouveau after its unbind"):
+        bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    assert (host.driver(CARD), host.driver(AUDIO)) == ("nouveau", "snd_hda_intel")
+
+
+def test_a_driver_that_goes_before_it_can_be_given_back_is_told(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    unbind = host._unbind
+
+    def unbind_and_unload(address: str) -> None:
+        unbind(address)
+        if address == AUDIO:
+            shutil.rmtree(host.base / "sys/bus/pci/drivers/snd_hda_intel")
+            raise OSError(errno.EIO, "Input/output error")
+
+    host._unbind = unbind_and_unload  # type: ignore[method-assign]
+    with pytest.raises(PassthroughError, match="The kernel refused .*Input/output error") as caught:
+        bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    assert caught.value.details["remains"] == [
+        f"{AUDIO} cannot go back to snd_hda_intel, which is not loaded: load its module, then run again."]
+    assert host.driver(CARD) == "nouveau"
