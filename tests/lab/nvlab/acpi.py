@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import aml, cpio
-from .products import Faults, Gpu, firmware_memory
+from .products import Gpu, firmware_memory
 
 BASE_PROPERTY = "nvidia,gpu-mem-base-pa"
 SIZE_PROPERTY = "nvidia,gpu-mem-size"
@@ -29,9 +29,9 @@ def _device(gpu: Gpu, memory: tuple[int, int] | None) -> bytes:
     return aml.device(f"GPU{gpu.index:X}", terms)
 
 
-def ssdt(gpus: Sequence[Gpu], faults: Faults, arch: str) -> bytes:
+def ssdt(gpus: Sequence[Gpu], arch: str) -> bytes:
     """Return the SSDT of a host."""
-    devices = [_device(gpu, firmware_memory(gpu, faults, arch)) for gpu in gpus]
+    devices = [_device(gpu, firmware_memory(gpu, arch)) for gpu in gpus]
     return aml.table(b"SSDT", b"GPUMEM", aml.scope(("_SB", "PCI0"), devices))
 
 

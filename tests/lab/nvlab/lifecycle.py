@@ -87,7 +87,7 @@ def _readiness(faults: Faults) -> str:
 def _start_gpu(spec: Spec, gpu: Gpu, files: Files) -> ProcessId:
     argv = [sys.executable, "-m", "nvlab.gpuserver", "--socket", str(files.gpu_socket(gpu)),
             "--control", str(files.gpu_control(gpu)), "--log", str(files.gpu_log(gpu)),
-            "--product", gpu.product.name, "--index", str(gpu.index), "--readiness", _readiness(spec.faults)]
+            "--product", gpu.product.name, "--index", str(gpu.index), "--readiness", _readiness(gpu.faults)]
     files.gpu_socket(gpu).unlink(missing_ok=True)
     files.gpu_control(gpu).unlink(missing_ok=True)
     process = launch(argv, files.gpu_log(gpu), PACKAGE_ROOT)
@@ -116,7 +116,7 @@ def _make_disk(image: Image, emulator: Emulator, files: Files) -> None:
 
 
 def _make_initrd(lab: Lab, image: Image, emulator: Emulator) -> None:
-    tables = {"ssdt-gpu": acpi.ssdt(lab.spec.gpus, lab.spec.faults, lab.spec.arch.name)}
+    tables = {"ssdt-gpu": acpi.ssdt(lab.spec.gpus, lab.spec.arch.name)}
     if lab.spec.arch.name == "amd64":
         argv = qemu_argv(lab.spec, lab.files, emulator, None, lab.ssh_port, lab.accel)
         table = dsdt.read_dsdt(argv, lab.files.qmp, lab.files.qemu_log, lab.files.run / "memory")

@@ -58,7 +58,7 @@ PRODUCTS = {product.name: product for product in (
 
 @dataclass(frozen=True)
 class Faults:
-    """What is wrong with the host; every GPU of the lab has it."""
+    """What is wrong with a host and all of its GPUs, or with one of them."""
 
     no_properties: bool = False
     size_zero: bool = False
@@ -86,7 +86,10 @@ class Faults:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU of a lab: PCI slot and function on bus 0, its memory range (bytes), its generic-initiator nodes."""
+    """One GPU of a lab: PCI slot and function on bus 0, its memory range (bytes), its generic-initiator nodes.
+
+    ``faults`` are its own and those of all GPUs of the host.
+    """
 
     index: int
     product: Product
@@ -94,6 +97,7 @@ class Gpu:
     nodes: tuple[int, ...]
     slot: int
     function: int = 0
+    faults: Faults = Faults()
 
     @property
     def address(self) -> str:
@@ -106,6 +110,8 @@ class Gpu:
         return f"{VENDOR:04x}:{self.product.device_id:04x}"
 
 
+# Faults of the host: no GPU can have them alone.
+OF_THE_HOST = ("no-iommu", "shared-group")
 EXCLUSIVE = (("no_properties", "size_zero", "range_in_ram", "odd_size", "base_in_page", "range_wraps",
               "range_unreachable"),
              ("c2c_down", "ready_after"))
@@ -140,6 +146,27 @@ def parse_faults(words: Sequence[str]) -> Faults:
     return Faults(**chosen)  # type: ignore[arg-type]
 
 
+def split_faults(words: Sequence[str], gpus: int) -> tuple[Faults, tuple[Faults, ...]]:
+    """Parse repeated --fault values, where 1:NAME is a fault of GPU 1 alone.
+
+    Returns the faults of the host and all GPUs, and for each GPU these with its own. Raises UsageError as parse_faults
+    does, and for a GPU that the lab does not have or a fault that no GPU has alone.
+    """
+    common: list[str] = []
+    own: dict[int, list[str]] = {}
+    for word in words:
+        index, colon, fault = word.partition(":")
+        if not colon:
+            common.append(word)
+            continue
+        if not index.isdecimal() or int(index) >= gpus:
+            raise UsageError(f"The fault {word!r} is for a GPU that the lab does not have: 0 to {gpus - 1} exist.")
+        if fault in OF_THE_HOST:
+            raise UsageError(f"The fault {fault} is one of the whole host; leave out {index + colon!r}.")
+        own.setdefault(int(index), []).append(fault)
+    return parse_faults(common), tuple(parse_faults([*common, *own.get(index, [])]) for index in range(gpus))
+
+
 def find_product(name: str) -> Product:
     """Return a product by its name. Raises UsageError for an unknown one."""
     if name not in PRODUCTS:
@@ -147,21 +174,33 @@ def find_product(name: str) -> Product:
     return PRODUCTS[name]
 
 
-def place_gpus(product: Product, count: int, shared_slot: bool = False) -> tuple[Gpu, ...]:
-    """Return the GPUs of a host, one a slot or all in one. Raises UsageError for a count that the host cannot hold."""
+def check_count(count: int) -> int:
+    """Return how many GPUs a host has. Raises UsageError for a count that it cannot hold."""
     if not 1 <= count <= MAX_GPUS:
         raise UsageError(f"A lab has 1 to {MAX_GPUS} GPUs, not {count}.")
+    return count
+
+
+def place_gpus(product: Product, count: int, faults: Faults = Faults(),
+               own_faults: Sequence[Faults] = ()) -> tuple[Gpu, ...]:
+    """Return the GPUs of a host, one a slot or all in one. Raises UsageError for a count that the host cannot hold.
+
+    ``own_faults`` has those of each GPU, where they are not ``faults``, those of all.
+    """
+    check_count(count)
     per_gpu = min(NODES_PER_GPU, MAX_INITIATOR_NODES // count)
     return tuple(
         Gpu(index, product, FIRST_MEMORY_BASE + index * MEMORY_STRIDE,
             tuple(range(1 + index * per_gpu, 1 + (index + 1) * per_gpu)),
-            *((FIRST_SLOT, index) if shared_slot else (FIRST_SLOT + index, 0)))
+            *((FIRST_SLOT, index) if faults.shared_group else (FIRST_SLOT + index, 0)),
+            own_faults[index] if own_faults else faults)
         for index in range(count)
     )
 
 
-def firmware_memory(gpu: Gpu, faults: Faults, arch: str) -> tuple[int, int] | None:
+def firmware_memory(gpu: Gpu, arch: str) -> tuple[int, int] | None:
     """Return (base, size) in bytes as the ACPI properties tell it, or None when there are no properties."""
+    faults = gpu.faults
     if faults.no_properties:
         return None
     if faults.range_in_ram:

@@ -23,7 +23,7 @@ def as_data(lab: Lab, key: Path) -> dict[str, object]:
         "arch": lab.spec.arch.name,
         "kernel": lab.spec.kernel.name,
         "product": lab.spec.product.name,
-        "faults": lab.spec.faults.words(),
+        "faults": list(lab.spec.fault_words),
         "gpus": [_gpu_data(lab, gpu) for gpu in lab.spec.gpus],
         "ssh": {"port": lab.ssh_port, "key": str(key)},
         "accel": lab.accel,
@@ -36,7 +36,7 @@ def as_data(lab: Lab, key: Path) -> dict[str, object]:
 
 
 def _gpu_data(lab: Lab, gpu: Gpu) -> dict[str, object]:
-    base, size = firmware_memory(gpu, lab.spec.faults, lab.spec.arch.name) or (None, None)
+    base, size = firmware_memory(gpu, lab.spec.arch.name) or (None, None)
     return {"address": gpu.address, "id": gpu.pci_id, "memory_base": gpu.memory_base,
             "memory_size": gpu.product.memory, "firmware_base": base, "firmware_size": size,
             "nodes": list(gpu.nodes), "log": str(lab.files.gpu_log(gpu))}
@@ -46,7 +46,7 @@ def _row(lab: Lab) -> tuple[str, ...]:
     spec = lab.spec
     boot = "-" if lab.boot_seconds is None else f"{lab.boot_seconds:.1f} s"
     return (spec.name, lab.state(), spec.arch.name, spec.kernel.name, spec.product.name, str(len(spec.gpus)),
-            ",".join(spec.faults.words()) or "-", str(lab.ssh_port), lab.accel, boot)
+            ",".join(spec.fault_words) or "-", str(lab.ssh_port), lab.accel, boot)
 
 
 def table(labs: Sequence[Lab]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import UsageError
-from .products import Faults, Gpu, Product, find_product, parse_faults, place_gpus
+from .products import Faults, Gpu, Product, check_count, find_product, place_gpus, split_faults
 from .recipe import ARCHES, KERNELS, Arch, Kernel
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -17,7 +17,10 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
 @dataclass(frozen=True)
 class Spec:
-    """One lab: a name and the machine behind it. ``snapshots``: it can be saved while it runs, at a price."""
+    """One lab: a name and the machine behind it. ``snapshots``: it can be saved while it runs, at a price.
+
+    ``faults`` are those of the host and of all GPUs, ``fault_words`` all faults in the notation of the command line.
+    """
 
     name: str
     arch: Arch
@@ -25,6 +28,7 @@ class Spec:
     product: Product
     gpus: tuple[Gpu, ...]
     faults: Faults
+    fault_words: tuple[str, ...] = ()
     snapshots: bool = False
 
     @property
@@ -61,6 +65,6 @@ def make_spec(name: str, arch: str, kernel: str, product: str, gpus: int, faults
               snapshots: bool = False) -> Spec:
     """Return the checked request. Raises UsageError with the first thing that is wrong with it."""
     found = find_product(product)
-    chosen = parse_faults(faults)
+    common, own = split_faults(faults, check_count(gpus))
     return Spec(check_name(name), find_arch(arch), find_kernel(kernel, arch), found,
-                place_gpus(found, gpus, chosen.shared_group), chosen, snapshots)
+                place_gpus(found, gpus, common, own), common, tuple(faults), snapshots)

@@ -9,7 +9,7 @@ import uuid
 
 import pytest
 from nvlab import acpi, aml, dsdt
-from nvlab.products import GIB, MIB, Faults, find_product, parse_faults, place_gpus
+from nvlab.products import GIB, MIB, find_product, parse_faults, place_gpus, split_faults
 
 BASE, SIZE = "nvidia,gpu-mem-base-pa", "nvidia,gpu-mem-size"
 DSD = uuid.UUID("daffd814-6eba-4d8c-8a91-bc9bbf4aa301").bytes_le
@@ -99,8 +99,8 @@ def test_package_length_has_an_end() -> None:
     (["c2c-down", "no-iommu"], {BASE: 8 * GIB, SIZE: 2560 * MIB}),
 ])
 def test_properties_of_one_gpu(faults: list[str], expected: dict[str, int] | None) -> None:
-    gpus = place_gpus(find_product("gh200-120gb"), 1)
-    devices = read_ssdt(acpi.ssdt(gpus, parse_faults(faults), "arm64"))
+    gpus = place_gpus(find_product("gh200-120gb"), 1, parse_faults(faults))
+    devices = read_ssdt(acpi.ssdt(gpus, "arm64"))
     assert devices["GPU0"]["_ADR"] == 0x100000
     assert devices["GPU0"]["_STA"] == 0x0F
     if expected is None:
@@ -113,11 +113,18 @@ def test_properties_of_one_gpu(faults: list[str], expected: dict[str, int] | Non
 
 def test_each_gpu_has_its_own_memory() -> None:
     gpus = place_gpus(find_product("gb300"), 4)
-    devices = read_ssdt(acpi.ssdt(gpus, Faults(), "arm64"))
+    devices = read_ssdt(acpi.ssdt(gpus, "arm64"))
     assert list(devices) == ["GPU0", "GPU1", "GPU2", "GPU3"]
     assert [devices[name]["_ADR"] for name in devices] == [0x100000, 0x110000, 0x120000, 0x130000]
     bases = [dict(devices[name]["_DSD"][1])[BASE] for name in devices]
     assert bases == [8 * GIB, 12 * GIB, 16 * GIB, 20 * GIB]
+
+
+def test_a_fault_of_one_gpu_leaves_the_others_alone() -> None:
+    common, own = split_faults(["1:no-properties"], 2)
+    devices = read_ssdt(acpi.ssdt(place_gpus(find_product("gb300"), 2, common, own), "arm64"))
+    assert "_DSD" not in devices["GPU1"]
+    assert dict(devices["GPU0"]["_DSD"][1]) == {BASE: 8 * GIB, SIZE: 1792 * MIB}
 
 
 def test_dsdt_upgrade() -> None:
