@@ -85,7 +85,7 @@ def bind(host: Host, device: Device, driver: str) -> None:
     check_unchanged(host, device)
     if sysfs.read_driver(host, device.address) == driver:
         return
-    if not host.is_dir(f"{sysfs.DRIVERS}/{driver}"):
+    if not sysfs.has_driver(host, driver):
         raise PassthroughError(f"{device.address} cannot go back to {driver}, which is not loaded: load its module, "
                                "then run again.")
     _give_to(host, device, f"{sysfs.DRIVERS}/{driver}/bind", driver)
@@ -103,6 +103,9 @@ def _give_to(host: Host, device: Device, path: str, driver: str) -> None:
     with KernelLog(host, device.address) as log:
         _write(host, device, path, device.address, log)
         bound = sysfs.read_driver(host, device.address)
+        if bound is None and sysfs.read_identity(host, device.address) is None:
+            raise PassthroughError(f"{device.address} left the host while {driver} took it: look at the kernel log and "
+                                   "the slot.")
         if bound != driver:
             raise PassthroughError(f"{device.address} is bound to {bound or 'no driver'} and not to {driver}: the "
                                    f"driver refused it. {_kernel_says(log)}")
@@ -113,6 +116,9 @@ def _write(host: Host, device: Device, path: str, value: str, log: Optional[Kern
     try:
         run_in_child(lambda: host.write_sysfs(path, value), device.timeout, what)
     except OSError as error:
+        if sysfs.read_identity(host, device.address) is None:
+            raise PassthroughError(f"{device.address} left the host while {value.strip() or 'a newline'} was written "
+                                   f"to {path}: look at the kernel log and the slot.") from error
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise PassthroughError(f"The kernel refused {value.strip() or 'a newline'} on {path}: {reason}. "
                                f"{_kernel_says(log)}", errno=error.errno) from error
