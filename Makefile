@@ -10,7 +10,7 @@ export ANSIBLE_INJECT_FACT_VARS := false
 export MOLECULE_GLOB := molecule/*/molecule.yml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test lint unit kmod-check proof molecule test-all test-debug stress compare bench bench-kmod \
+.PHONY: help setup demo test lint unit variants kmod-check proof molecule test-all test-debug stress compare bench bench-kmod \
 	build clean
 
 help:  ## this list
@@ -23,17 +23,20 @@ demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 
 	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest)
 
 test: setup  ## everything that guards the main job (root, 6 GB of disk, 20 minutes first, 15 later)
-	@$(BIN)/python tests/run lint unit kmod proof package molecule refusals behaviour
+	@$(BIN)/python tests/run lint unit variants kmod proof package molecule refusals behaviour
 
 test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)
-	@$(BIN)/python tests/run lint unit kmod proof package molecule refusals behaviour \
-		style arithmetic matrix contract stress debug speed
+	@$(BIN)/python tests/run lint unit variants kmod proof package molecule refusals behaviour \
+		style arithmetic matrix kill contract stress debug speed
 
 lint: setup  ## what can be said without running it
 	@$(BIN)/python tests/run lint
 
 unit: setup  ## unit tests
 	@$(BIN)/python tests/run unit
+
+variants: setup  ## the choice of the VFIO driver against libvirt's rule, on the aliases of Debian's kernels (root)
+	@$(BIN)/python tests/run variants
 
 kmod-check: setup  ## arithmetic of the kernel module, in userspace under sanitizers
 	@$(BIN)/python tests/run kmod

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Manifest of everything that the collection may touch on a host, and the comparison of two of them.
 
-usage: manifest.py FILE                     writes the manifest
+usage: manifest.py FILE [DIRECTORY...]      writes the manifest, of these directories where some are given
        manifest.py --compare BEFORE AFTER   status 1 and one line for each difference
 Independent of the collection's own code. Exclusions are named below, each with its reason.
 """
@@ -15,6 +15,7 @@ import json
 import os
 import stat
 import sys
+from collections.abc import Sequence
 
 TREES = ("/etc", "/boot", "/lib/modules", "/usr/src", "/var/lib/dkms", "/var/lib/nvgrace-passthrough",
          "/var/lib/libvirt", "/run/udev/rules.d")
@@ -53,9 +54,9 @@ def describe(path: str) -> str:
     return f"special {info.st_mode:o}"
 
 
-def files() -> dict[str, str]:
+def files(trees: Sequence[str]) -> dict[str, str]:
     found = {}
-    for tree in TREES:
+    for tree in trees:
         if os.path.islink(tree):
             tree = os.path.realpath(tree)
         for directory, names, leaves in os.walk(tree):
@@ -64,7 +65,7 @@ def files() -> dict[str, str]:
                 path = os.path.join(directory, name)
                 if not excluded(path) and name not in REGENERATED:
                     found[path] = describe(path)
-    for tree in TREES:
+    for tree in trees:
         if os.path.lexists(tree) and not excluded(tree):
             found[tree] = describe(tree)
     return found
@@ -83,8 +84,8 @@ def functions() -> dict[str, str]:
     return found
 
 
-def write(path: str) -> int:
-    manifest = {"files": files(), "functions": functions()}
+def write(path: str, trees: Sequence[str]) -> int:
+    manifest = {"files": files(trees), "functions": functions()}
     with open(path, "w", encoding="utf-8") as handle:
         json.dump(manifest, handle, indent=1, sort_keys=True)
     print(f"{len(manifest['files'])} files and {len(manifest['functions'])} functions in {path}")
@@ -114,8 +115,8 @@ def compare(before_path: str, after_path: str) -> int:
 def main(arguments: list[str]) -> int:
     if len(arguments) == 3 and arguments[0] == "--compare":
         return compare(*arguments[1:])
-    if len(arguments) == 1 and not arguments[0].startswith("-"):
-        return write(arguments[0])
+    if arguments and not arguments[0].startswith("-"):
+        return write(arguments[0], arguments[1:] or TREES)
     print(__doc__, file=sys.stderr)
     return 2
 

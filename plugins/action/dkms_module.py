@@ -1,10 +1,15 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller side of dkms_module: sends the module's source along, so that a host costs one round trip."""
+"""Controller side of dkms_module: sends the module's source along, so that a host costs one round trip.
+
+Exported modules come back within the result and are kept in a directory here; a host that is handed one gets a second
+call only where it has another.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Optional
 
@@ -13,7 +18,14 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.collect import collect
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.source import pack
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.prebuilt import (
+    Prebuilt,
+    from_json,
+    pack_modules,
+    unpack_modules,
+)
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.source import SourceTree, pack
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.store import read_content, read_store, save
 
 SHIPPED_SOURCE = Path(__file__).resolve().parents[2] / "files" / "kmod"
 
@@ -30,20 +42,81 @@ class ActionModule(ActionBase):
         internal = sorted(name for name in arguments if name.startswith("_"))
         if internal:
             raise AnsibleActionFail(f"Unsupported parameters for dkms_module: {', '.join(internal)}.")
-        if arguments.get("state", "present") != "absent":
-            arguments.update(self._payload(arguments.get("source")))
         wrap_async = bool(self._task.async_val) and not self._connection.has_native_async
-        result: dict[str, Any] = self._execute_module(
-            module_name="nvgrace.passthrough.dkms_module", module_args=arguments, task_vars=task_vars,
-            wrap_async=wrap_async)
+        try:
+            result = self._carry_out(arguments, task_vars, wrap_async)
+        except PassthroughError as error:
+            raise AnsibleActionFail(error.message) from error
         if not wrap_async:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
 
-    def _payload(self, source: Optional[str]) -> dict[str, str]:
+    def _carry_out(self, arguments: dict[str, Any], task_vars: Optional[dict[str, Any]],
+                   wrap_async: bool) -> dict[str, Any]:
+        state = arguments.get("state", "present")
+        exchange = state == "exported" or (state == "present" and arguments.get("prebuilt"))
+        if exchange and wrap_async:
+            raise AnsibleActionFail("dkms_module cannot exchange modules with the controller in the background: leave "
+                                    "async out with state=exported and with prebuilt.")
+        if state == "exported":
+            return self._export(arguments, task_vars)
+        if exchange:
+            return self._hand_out(arguments, task_vars)
+        if state != "absent":
+            arguments.update(_payload(self._tree(arguments)))
+        return self._call(arguments, task_vars, wrap_async)
+
+    def _call(self, arguments: dict[str, Any], task_vars: Optional[dict[str, Any]],
+              wrap_async: bool = False) -> dict[str, Any]:
+        result: dict[str, Any] = self._execute_module(
+            module_name="nvgrace.passthrough.dkms_module", module_args=arguments, task_vars=task_vars,
+            wrap_async=wrap_async)
+        return result
+
+    def _export(self, arguments: dict[str, Any], task_vars: Optional[dict[str, Any]]) -> dict[str, Any]:
+        directory = _directory(arguments, "dest")
+        have = {f"{entry.kernel}/{entry.machine}": entry.sha256 for entry in read_store(directory)
+                if os.path.isfile(os.path.join(directory, entry.kernel, entry.machine, entry.file))}
+        result = self._call({**arguments, **_payload(self._tree(arguments)), "_have": have}, task_vars)
+        contents = unpack_modules(result.pop("_modules", None))
+        entries = [from_json(value, "The builder's answer") for value in result.get("exports", [])]
+        if not self._task.check_mode:
+            written = [save(directory, entry, contents.get(entry.kernel)) for entry in entries]
+            result["changed"] = bool(result.get("changed")) or any(written)
+        return result
+
+    def _hand_out(self, arguments: dict[str, Any], task_vars: Optional[dict[str, Any]]) -> dict[str, Any]:
+        directory = _directory(arguments, "prebuilt")
+        tree = self._tree(arguments)
+        entries = read_store(directory)
+        sent = {**arguments, "_source_sha256": tree.sha256, "_aliases": list(tree.aliases()),
+                "_prebuilt": [entry.as_json() for entry in entries]}
+        result = self._call(sent, task_vars)
+        wanted = result.pop("_wanted", None)
+        if wanted:
+            contents = {entry.kernel: read_content(directory, entry) for entry in entries if _is_wanted(entry, wanted)}
+            result = self._call({**sent, "_modules": pack_modules(contents)}, task_vars)
+        return result
+
+    def _tree(self, arguments: dict[str, Any]) -> SourceTree:
+        source = arguments.get("source")
         try:
             directory = self._find_needle("files", str(source)) if source else str(SHIPPED_SOURCE)
-            tree = collect(directory)
-        except (PassthroughError, AnsibleError) as error:
+        except AnsibleError as error:
             raise AnsibleActionFail(str(error)) from error
-        return {"_source": pack(tree), "_source_sha256": tree.sha256}
+        return collect(directory)
+
+
+def _payload(tree: SourceTree) -> dict[str, str]:
+    return {"_source": pack(tree), "_source_sha256": tree.sha256}
+
+
+def _directory(arguments: dict[str, Any], option: str) -> str:
+    directory = os.path.expanduser(str(arguments.get(option) or ""))
+    if not os.path.isabs(directory) or "\0" in directory:
+        raise AnsibleActionFail(f"{option!r} must be an absolute path of a directory on the controller.")
+    return directory
+
+
+def _is_wanted(entry: Prebuilt, wanted: list[dict[str, str]]) -> bool:
+    return {"kernel": entry.kernel, "machine": entry.machine} in wanted

@@ -16,6 +16,12 @@ description:
   - The driver link is read back after each bind. When a step fails, the functions get their previous drivers again, and
     the message says what could not be put back.
   - What was before is recorded in C(/var/lib/nvgrace-passthrough), so that O(state=released) gives back exactly that.
+    A previous driver whose module is not loaded is loaded again.
+  - Warns where a file by another hand contradicts a persistent binding, with the file and the line. These are udev
+    rules that set C(driver_override) of the function, C(/etc/driverctl.d), the ids of vfio-pci in C(modprobe.d) and on
+    the kernel command line, an C(install), C(softdep) or C(blacklist) line for the chosen module, and lists that load a
+    driver of the host before udev runs.
+  - Warns where a function is in another IOMMU group than at the last run. Consent is asked of the group as it is now.
   - The module sets neither C(allow_unsafe_interrupts) nor the no-IOMMU mode of VFIO.
 options:
   state:
@@ -41,7 +47,10 @@ options:
     type: bool
     default: true
   group_consent:
-    description: Addresses of functions that may be bound because a GPU has them in its IOMMU group. Bridges need none.
+    description:
+      - Addresses of functions that may be bound because a GPU has them in its IOMMU group. Bridges need none.
+      - The audio, USB and USB-C functions of a card need it as well, although they are parts of the card. Nothing is
+        taken from the host that was not listed.
     type: list
     elements: str
     default: []
@@ -56,6 +65,15 @@ options:
     description: Seconds to wait for users to go, and for each unbind and bind in the kernel.
     type: int
     default: 60
+  device_group:
+    description:
+      - Name of the user group whose members may open the device nodes of the functions, C(/dev/vfio/N) and
+        C(/dev/vfio/devices/vfioN), with mode 0660. It must exist.
+      - The udev rule file of each function says so by the function's address, whatever number its IOMMU group has.
+        With O(persistent=false) there is no rule, and the nodes have the group until they are made anew.
+      - Without it they are root's alone, which is right for libvirt, because it gives each QEMU nodes of its own.
+        Nodes that another rule opens to everybody are warned of.
+    type: str
   planned_modules:
     description:
       - The RV(nvgrace.passthrough.dkms_module#module:provides) list of M(nvgrace.passthrough.dkms_module), so that a
@@ -102,6 +120,12 @@ EXAMPLES = r"""
     in_use: wait
     timeout: 300
 
+- name: Let the members of a group run QEMU with it
+  nvgrace.passthrough.gpu_driver:
+    gpus:
+      - address: "0009:01:00.0"
+    device_group: vfio
+
 - name: Give everything back
   nvgrace.passthrough.gpu_driver:
     state: released
@@ -123,6 +147,9 @@ devices:
     persistent:
       description: Whether the function is bound again at the next boot.
       type: bool
+    device_group:
+      description: The user group that has its device nodes, none where they are root's alone.
+      type: str
     before:
       description: Driver and C(driver_override) before the run.
       type: dict
@@ -152,19 +179,15 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import (
-    bind_gpus,
-    parse_options,
-    release_gpus,
-)
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import bind_gpus
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.giveback import release_gpus
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.options import parse_options
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.select import GPUS_OPTION
 
 
 def _work(module: AnsibleModule, host: Host) -> dict[str, Any]:
     options = parse_options(module.params, module.check_mode)
-    if module.params["state"] == "bound":
-        return bind_gpus(host, options)
-    result = release_gpus(host, options)
+    result = bind_gpus(host, options) if module.params["state"] == "bound" else release_gpus(host, options)
     for warning in result.pop("warnings"):
         module.warn(warning)
     return result
@@ -180,6 +203,7 @@ def main() -> None:
             "group_consent": {"type": "list", "elements": "str", "default": []},
             "in_use": {"type": "str", "choices": ["fail", "wait"], "default": "fail"},
             "timeout": {"type": "int", "default": 60},
+            "device_group": {"type": "str"},
             "planned_modules": {
                 "type": "list",
                 "elements": "dict",

@@ -102,9 +102,11 @@ gpus:
           description: Bound driver.
           type: str
         kind:
-          description: What it is. A bridge needs no consent to be in the group.
+          description:
+            - What it is. A bridge needs no consent to be in the group.
+            - V(usb-c) is the controller of a card's USB-C connector.
           type: str
-          choices: [gpu, audio, usb, bridge, other]
+          choices: [gpu, audio, usb, usb-c, nvswitch, bridge, other]
     driver:
       description: Bound driver.
       type: str

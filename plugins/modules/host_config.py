@@ -15,7 +15,8 @@ description:
   - Each file that it touches is kept first, with mode and owner, in C(/var/lib/nvgrace-passthrough/host.json). A
     setting that is no longer wanted, and O(state=absent), give the file back byte for byte.
   - A run that was interrupted is completed by the next one.
-  - It never switches C(allow_unsafe_interrupts) or the no-IOMMU mode on, and refuses arguments that would.
+  - It never switches C(allow_unsafe_interrupts) or the no-IOMMU mode on, and refuses arguments that would, or that
+    would switch an IOMMU or interrupt remapping off.
 author:
   - The nvgrace.passthrough contributors (@nvgrace-passthrough)
 options:
@@ -32,11 +33,77 @@ options:
       - Arguments of the form C(name) or C(name=value) for the kernel's command line.
       - On Debian and Ubuntu with GRUB they go into C(/etc/default/grub.d/71-nvgrace-passthrough.cfg), with systemd-boot
         into C(/etc/kernel/cmdline).
+      - On hosts with boot loader entries and C(grubby) (RHEL and its relatives) C(grubby --update-kernel=ALL) changes
+        the entries that exist, the rescue entry among them, and C(/etc/default/grub) and C(/etc/kernel/cmdline), where
+        they exist, get them for new kernels. B(This was not run on such a host); RV(untested) says so.
+      - The menu that the boot loader's program wrote is read back; an argument that is not there is an error.
       - With another boot loader, or none, arguments that the running kernel already has are fine and others are refused
         with a sentence that says what to do by hand.
     type: list
     elements: str
     default: []
+  kernel_settings:
+    description:
+      - Kernel arguments by what they mean, spelled for the processor of the host. V(unmanaged) leaves one alone.
+      - One that means nothing on this processor is passed over, so that a mixed fleet can share the settings;
+        RV(kernel_arguments) says what a host gets.
+    type: dict
+    suboptions:
+      iommu:
+        description:
+          - On Intel V(enabled) is C(intel_iommu=on). V(auto) is that only where the IOMMU is off without it.
+          - Arm's SMMU and AMD's IOMMU are on wherever firmware describes them and have no such argument.
+        type: str
+        choices: [unmanaged, auto, enabled]
+        default: unmanaged
+      iommu_passthrough:
+        description:
+          - C(iommu.passthrough=1) or C(=0), also known as C(iommu=pt) and C(iommu=nopt) on x86. V(enabled) lets drivers
+            of the host bypass the IOMMU; devices of VMs are translated with both.
+        type: str
+        choices: [unmanaged, enabled, disabled]
+        default: unmanaged
+      iommu_strict:
+        description: C(iommu.strict=1) or C(=0). V(disabled) flushes the IOMMU's TLB in batches.
+        type: str
+        choices: [unmanaged, enabled, disabled]
+        default: unmanaged
+      init_on_alloc:
+        description: C(init_on_alloc=1) or C(=0). V(disabled) does not clear memory when the kernel allocates it.
+        type: str
+        choices: [unmanaged, enabled, disabled]
+        default: unmanaged
+      numa_balancing:
+        description: C(numa_balancing=enable) or C(=disable), the moving of pages between nodes.
+        type: str
+        choices: [unmanaged, enabled, disabled]
+        default: unmanaged
+      transparent_hugepage:
+        description: C(transparent_hugepage=).
+        type: str
+        choices: [unmanaged, always, madvise, never]
+        default: unmanaged
+      preempt:
+        description: C(preempt=). V(lazy) needs Linux 6.13.
+        type: str
+        choices: [unmanaged, none, voluntary, full, lazy]
+        default: unmanaged
+      pci_realloc:
+        description: C(pci=realloc=on) or C(off), whether the kernel may place BARs anew that firmware left too little
+          room for.
+        type: str
+        choices: [unmanaged, enabled, disabled]
+        default: unmanaged
+      pcie_bus:
+        description: C(pci=pcie_bus_...), how the maximum payload size is chosen.
+        type: str
+        choices: [unmanaged, tune_off, safe, perf, peer2peer]
+        default: unmanaged
+      power_cap:
+        description: C(acpi_power_meter.force_cap_on=y), on arm64 only.
+        type: str
+        choices: [unmanaged, enabled]
+        default: unmanaged
   modprobe_blacklist:
     description: Modules that may not load by themselves.
     type: list
@@ -74,7 +141,7 @@ options:
   update_initramfs:
     description:
       - With V(auto) the initramfs images of all kernels are made again when the blacklist or the module options have
-        changed and the host has C(update-initramfs).
+        changed and the host has C(update-initramfs), or C(dracut) with images of its own (RHEL; B(this was not run)).
       - With V(never) they are left alone, for hosts that boot without them.
     type: str
     choices: [auto, never]
@@ -90,9 +157,10 @@ notes:
 EXAMPLES = r"""
 - name: Prepare a Grace host
   nvgrace.passthrough.host_config:
-    kernel_arguments:
-      - init_on_alloc=0
-      - numa_balancing=disable
+    kernel_settings:
+      iommu: auto
+      init_on_alloc: disabled
+      numa_balancing: disabled
     modprobe_blacklist:
       - nouveau
       - nova_core
@@ -143,6 +211,20 @@ restart_services:
   type: list
   elements: str
   sample: ["libvirtd.service"]
+kernel_arguments:
+  description: The arguments that the kernel of this host shall have, those of O(kernel_settings) first.
+  returned: success
+  type: list
+  elements: str
+  sample: ["numa_balancing=disable", "init_on_alloc=0"]
+untested:
+  description:
+    - What of this wish went a way that was never run on a real host of its kind; it was made from the documentation and
+      recorded output of the programs. A warning says the same.
+  returned: success
+  type: list
+  elements: str
+  sample: ["boot loader entries by grubby"]
 missing_kernel_arguments:
   description: The arguments that the running kernel does not have and this module cannot add.
   returned: failure by an unknown boot loader
@@ -156,9 +238,12 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.arguments import CHOICES, UNMANAGED
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.configure import configure_host
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.settings import HostSettings, parse_settings
 
+_SETTINGS = {name: {"type": "str", "choices": list(choices), "default": UNMANAGED}
+             for name, choices in CHOICES.items()}
 _LIST = {"type": "list", "elements": "str", "default": []}
 
 
@@ -166,7 +251,11 @@ def _configure(module: AnsibleModule, host: Host) -> dict[str, Any]:
     settings = parse_settings(module.params)
     if module.params["state"] == "absent":
         settings = HostSettings(update_initramfs=settings.update_initramfs)
-    return configure_host(host, settings, module.check_mode)
+    result = configure_host(host, settings, module.check_mode)
+    if result["untested"]:
+        module.warn(f"This host is changed in a way that was never run on a real one of its kind "
+                    f"({', '.join(result['untested'])}): look at the result before you reboot.")
+    return result
 
 
 def main() -> None:
@@ -174,6 +263,7 @@ def main() -> None:
         argument_spec={
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "kernel_arguments": _LIST,
+            "kernel_settings": {"type": "dict", "options": _SETTINGS},
             "modprobe_blacklist": _LIST,
             "modprobe_options": _LIST,
             "modules_load": _LIST,

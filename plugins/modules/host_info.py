@@ -14,13 +14,25 @@ description:
     them by a fixed list of checks.
   - Changes nothing. To ask KVM for a capability it creates a VM without memory and processors and closes it again. The
     question to libvirt starts its daemon where that is socket activated.
+  - No module of this collection sets C(allow_unsafe_interrupts) or the no-IOMMU mode; a host where one of them is on
+    fails the check V(allow-unsafe-interrupts).
 author:
   - The nvgrace.passthrough contributors (@nvgrace-passthrough)
 options:
+  profiles:
+    description:
+      - The profiles of the domains that this host shall have, as in M(nvgrace.passthrough.domain_xml). A check weighs
+        what it weighs for the most demanding of them; the table is in C(docs/preflight.md).
+      - V(auto) is the best profile that libvirt and QEMU of this host can have. V(none), and an empty list, are for
+        GPUs that something else gives to VMs, so that nothing is asked of libvirt and QEMU.
+    type: list
+    elements: str
+    choices: [auto, native, no-accel, compat, x86, none]
+    default: [auto]
   probe_qemu:
     description:
-      - Whether QEMU is started, without a VM, to print which devices and options it has.
-      - It costs two or three program starts; without it RV(host.qemu_features) is V(null).
+      - Whether QEMU is started, without a machine, and asked over QMP which devices and options it has.
+      - Without it RV(host.qemu_features) is V(null), and the check V(domain-profile) is in doubt.
     type: bool
     default: true
 extends_documentation_fragment:
@@ -107,6 +119,27 @@ host:
       description: V(none), V(integrity), V(confidentiality) or V(unknown).
       type: str
       returned: success
+    signatures_enforced:
+      description: Whether the kernel refuses modules that no trusted key has signed; V(null) where it does not tell.
+      type: bool
+      returned: success
+    module_signature:
+      description:
+        - Who signed the VFIO module that this kernel would load. C(path) is V(null) where none is installed, C(signer)
+          where it is not signed. C(trust) in its key is V(enrolled), V(pending) (it waits for the console),
+          V(not-enrolled) or V(unknown).
+      type: dict
+      returned: success
+      sample: {"module": "nvgrace-gpu-vfio-pci",
+               "path": "/lib/modules/7.3.4+deb13-arm64/updates/dkms/nvgrace-gpu-vfio-pci.ko.xz",
+               "signer": "DKMS module signing key", "key": "2af3", "trust": "not-enrolled"}
+    enrolled_keys:
+      description:
+        - Names of certificates. In the kernel's keyrings (V(null) where they are not readable), of the machine's owner
+          (C(mok)), of firmware (C(db)), and of those that wait for the console (C(pending)).
+      type: dict
+      returned: success
+      sample: {"kernel": ["Debian Secure Boot CA"], "mok": [], "db": [], "pending": []}
     hugepages:
       description: The pools, with the size of a page in bytes.
       type: list
@@ -177,19 +210,30 @@ host:
       type: str
       returned: success
     conflicting_drivers:
-      description: Drivers that would take a GPU for the host.
+      description: Drivers that would take a GPU for the host, and the addresses of those that each drives now.
       type: list
       elements: dict
       returned: success
-      sample: [{"module": "nouveau", "installed": true, "loaded": false, "blacklisted": true}]
+      sample: [{"module": "nouveau", "installed": true, "loaded": false, "blacklisted": true, "functions": []}]
+    coherent_gpus:
+      description: Number of GPUs of products whose memory is coherent, by their PCI ids.
+      type: int
+      returned: success
+    profiles:
+      description: The profiles that the checks were weighed for.
+      type: list
+      elements: str
+      returned: success
+      sample: ["compat"]
     checks:
       description:
         - The verdicts. C(status) is V(fail) where passthrough cannot work or is not safe, V(warn) where it depends on
-          the use of the host, else V(ok); C(remedy) is V(null) with V(ok).
+          the use of the host or the host does not tell, else V(ok); C(remedy) is V(null) with V(ok).
         - The ids are V(architecture), V(iommu-present), V(isolated-msi), V(allow-unsafe-interrupts), V(iommufd),
-          V(page-size), V(kvm-present), V(kvm-cacheable-memory), V(numa-node-limit), V(kernel-headers), V(dkms-present),
-          V(compiler-present), V(secure-boot), V(competing-drivers), V(memlock), V(libvirt-present), V(qemu-present) and
-          V(firmware-properties).
+          V(vfio-pci), V(page-size), V(kvm-present), V(kvm-cacheable-memory), V(numa-node-limit), V(gpu-numa-nodes),
+          V(kernel-headers), V(dkms-present), V(compiler-present), V(secure-boot), V(module-signature),
+          V(competing-drivers), V(hugepages), V(memlock), V(libvirt-present), V(qemu-present), V(firmware-properties)
+          and V(domain-profile).
       type: list
       elements: dict
       returned: success
@@ -204,18 +248,28 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.checks import run_checks
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.gather import gather_facts
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.severity import (
+    AUTO,
+    PROFILES,
+    judge,
+    resolve_profiles,
+)
 
 
 def _read(module: AnsibleModule, host: Host) -> dict[str, Any]:
     facts = gather_facts(host, module.params["probe_qemu"])
-    return {"changed": False, "host": {**facts.as_dict(), "checks": [asdict(check) for check in run_checks(facts)]}}
+    profiles = resolve_profiles(module.params["profiles"], facts)
+    checks = [asdict(check) for check in judge(facts, profiles)]
+    return {"changed": False, "host": {**facts.as_dict(), "profiles": list(profiles), "checks": checks}}
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"probe_qemu": {"type": "bool", "default": True}},
+        argument_spec={
+            "profiles": {"type": "list", "elements": "str", "choices": [AUTO, *PROFILES], "default": [AUTO]},
+            "probe_qemu": {"type": "bool", "default": True},
+        },
         supports_check_mode=True,
     )
     run_module(module, _read, locked=False)

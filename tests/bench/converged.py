@@ -1,9 +1,10 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a converged site.yml costs: module calls a host, and its time over that of ``ansible -m ping`` in the same run.
+"""What a converged site.yml costs: module calls a host, the time of each beside that of ``ping`` in the same play, and
+the whole beside ``ansible -m ping``.
 
-Runs against the demo's host, after ``make demo``. Both commands alternate, so that a drift of the machine's speed hits
-both. Figures are printed, nothing is asserted.
+Runs against the demo's host, after ``make demo``. What is compared alternates, so that a drift of the machine's speed
+hits both. Figures are printed, nothing is asserted.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".build" / "demo"
 COUNTS = WORK / "calls.txt"
+GOAL = 0.150  # seconds over ping, for every module but region_verify
 BIN = ROOT / ".venv" / "bin"
 
 
@@ -33,16 +35,35 @@ def timed(argv: list[str], **extra: str) -> float:
     return time.monotonic() - started
 
 
-def site_argv(inventory: Path) -> list[str]:
-    return [str(BIN / "ansible-playbook"), "-i", str(inventory), "site.yml", "-e", "@tests/demo/vars.yml",
-            "-e", f"gpu_report_dir={WORK / 'report'}", "-e", "gpu_report_show=false"]
+def site_argv(inventory: Path, *playbooks: str) -> list[str]:
+    return [str(BIN / "ansible-playbook"), "-i", str(inventory), *(playbooks or ("site.yml",)),
+            "-e", "@tests/demo/vars.yml", "-e", f"gpu_report_dir={WORK / 'report'}", "-e", "gpu_report_show=false"]
 
 
-def count_calls(inventory: Path) -> collections.Counter[str]:
+def calls_of(argv: list[str]) -> list[tuple[str, float]]:
+    """Each module call of a run, with its seconds as the controller sees them."""
     COUNTS.unlink(missing_ok=True)
-    timed(site_argv(inventory), ANSIBLE_CALLBACK_PLUGINS=str(ROOT / "tests" / "bench" / "callback_plugins"),
+    timed(argv, ANSIBLE_CALLBACK_PLUGINS=str(ROOT / "tests" / "bench" / "callback_plugins"),
           ANSIBLE_CALLBACKS_ENABLED="count_calls", NVGRACE_COUNT_CALLS=str(COUNTS))
-    return collections.Counter(line.split()[1] for line in COUNTS.read_text().splitlines())
+    rows = [line.split() for line in COUNTS.read_text().splitlines()]
+    return [(module, float(seconds)) for _host, module, seconds in rows]
+
+
+def print_modules(inventory: Path, runs: int) -> None:
+    """Each module of a converged site.yml over the pings before and after it."""
+    over: collections.defaultdict[str, list[float]] = collections.defaultdict(list)
+    pings = []
+    for _ in range(runs):
+        calls = calls_of(site_argv(inventory, "tests/bench/ping.yml", "site.yml", "tests/bench/ping.yml"))
+        floor = statistics.median(seconds for module, seconds in calls if "ping" in module)
+        pings.append(floor)
+        for module, seconds in calls:
+            if "ping" not in module:
+                over[module].append(seconds - floor)
+    print(f"\nping: {statistics.median(pings) * 1000:.0f} ms; over that, medians of {runs} runs "
+          f"(goal {GOAL * 1000:.0f} ms):")
+    for module, seconds in sorted(over.items()):
+        print(f"  {module:<40} {statistics.median(seconds) * 1000:6.0f} ms")
 
 
 def main() -> int:
@@ -53,7 +74,7 @@ def main() -> int:
     if not inventory.exists():
         sys.exit("There is no demo host: run make demo first.")
     timed(site_argv(inventory))
-    calls = count_calls(inventory)
+    calls = collections.Counter(module for module, _seconds in calls_of(site_argv(inventory)))
     print(f"module calls of a converged site.yml on one host: {sum(calls.values())}")
     for name, count in sorted(calls.items()):
         print(f"  {count} {name}")
@@ -63,6 +84,7 @@ def main() -> int:
     ratio = statistics.median(one / other for one, other in pairs)
     print(f"site.yml converged: {site:.1f} s, ansible -m ping: {floor:.1f} s, ratio {ratio:.1f} "
           f"(medians of {options.runs} alternating pairs)")
+    print_modules(inventory, options.runs)
     return 0
 
 

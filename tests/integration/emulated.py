@@ -17,6 +17,8 @@ LAB = str(ROOT / "tests" / "lab" / "lab")
 MANIFEST = ROOT / "molecule" / "shared" / "manifest.py"
 GPU = "0000:00:10.0"
 SECOND_GPU = "0000:00:10.1"
+ENVIRONMENT = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".build"), "ANSIBLE_NOCOLOR": "1",
+               "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_PIPELINING": "true"}
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,16 @@ class EmulatedHost:
         assert done.returncode == 0, f"{done.stdout}{done.stderr}"
         return done.stdout
 
-    def module(self, module: str, arguments: dict[str, Any], *extra: str) -> dict[str, Any]:
-        """The result of one module of the collection, failed or not."""
+    def command(self, module: str, arguments: dict[str, Any], *extra: str) -> list[str]:
+        """The command that runs one module of the collection on the host."""
         argv = [str(Path(sys.executable).parent / "ansible"), "-i", str(self.inventory), self.name,
                 "-m", f"nvgrace.passthrough.{module}", *extra]
-        if arguments:
-            argv += ["-a", json.dumps(arguments)]
-        environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".build"), "ANSIBLE_NOCOLOR": "1",
-                       "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_PIPELINING": "true"}
-        done = subprocess.run(argv, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+        return [*argv, "-a", json.dumps(arguments)] if arguments else argv
+
+    def module(self, module: str, arguments: dict[str, Any], *extra: str) -> dict[str, Any]:
+        """The result of one module of the collection, failed or not."""
+        done = subprocess.run(self.command(module, arguments, *extra), cwd=ROOT, env=ENVIRONMENT, check=False,
+                              capture_output=True, text=True)
         head, arrow, body = done.stdout.partition("=> ")
         assert arrow, f"no result: {done.stdout}{done.stderr}"
         result: dict[str, Any] = json.loads(body)
@@ -62,10 +65,12 @@ class EmulatedHost:
         assert "Traceback" not in message and "\n" not in message.strip(), message
         return message
 
-    def manifest(self) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads(self.script(f"cat > /tmp/manifest.py <<'END'\n{MANIFEST.read_text()}\nEND\n"
-                                                        "python3 /tmp/manifest.py /tmp/manifest.json >/dev/null\n"
-                                                        "cat /tmp/manifest.json"))
+    def manifest(self, *trees: str) -> dict[str, Any]:
+        """Every file below ``trees``, by default all that the collection may touch, and each function's driver."""
+        output = self.script(f"cat > /tmp/manifest.py <<'END'\n{MANIFEST.read_text()}\nEND\n"
+                             f"python3 /tmp/manifest.py /tmp/manifest.json {' '.join(trees)} >/dev/null\n"
+                             "cat /tmp/manifest.json")
+        loaded: dict[str, Any] = json.loads(output)
         return loaded
 
 

@@ -13,6 +13,7 @@ from contract import contract, ours_only
 from hostside import ARM64, EXPECTED, KERNEL, LAYOUT, MIB, PAGE, DeviceTest
 
 TRACING = Path("/sys/kernel/tracing")
+BTF = Path("/sys/kernel/btf/vmlinux")
 GROUP = "nvgrace_test"
 EVENTS = {
     "kernel": "memremap base=$arg1 flags=$arg3",
@@ -29,16 +30,13 @@ TYPE, CACHEABLE, WRITE_COMBINED = (7 << 2, 0 << 2, 2 << 2) if ARM64 else (3 << 3
 class Caching(DeviceTest):
     """usemem, and with layout=bar2 all memory, is cacheable; resmem is write-combined."""
 
-    def setUp(self) -> None:
-        """Set the probes, for this process alone."""
-        if KERNEL < (6, 6):
-            self.skipTest("this kernel's probes know no types")
+    def probe(self, *names: str) -> None:
+        """Set probes, for this process alone."""
         if not (TRACING / "kprobe_events").exists():
             self.skipTest("this kernel is built without kprobes")
-        super().setUp()
         self.addCleanup(self.remove)
-        for name, probe in EVENTS.items():
-            self.append("kprobe_events", f"p:{GROUP}/{name} {probe}")
+        for name in names:
+            self.append("kprobe_events", f"p:{GROUP}/{name} {EVENTS[name]}")
         (TRACING / "events" / GROUP / "filter").write_text(f"common_pid == {os.getpid()}", encoding="ascii")
         (TRACING / "trace").write_text("", encoding="ascii")
         (TRACING / "events" / GROUP / "enable").write_text("1", encoding="ascii")
@@ -74,6 +72,9 @@ class Caching(DeviceTest):
     @contract("behaviour-caching")
     def test_mappings_of_the_user(self) -> None:
         """By 2 MiB and by page."""
+        if KERNEL < (6, 6) or not BTF.exists():
+            self.skipTest("this kernel's probes know no types")
+        self.probe("huge", "page")
         for index in EXPECTED:
             for event, start, length in (("huge", 0, 2 * PMD), ("page", PAGE, PAGE)):
                 self.seen(event)
@@ -91,6 +92,7 @@ class Caching(DeviceTest):
     @ours_only("the kernel's own driver uses ioremap_wc for resmem, which is as good")
     def test_mapping_of_the_kernel(self) -> None:
         """For read and write."""
+        self.probe("kernel")
         for index, expected in EXPECTED.items():
             self.seen("kernel")
             self.device.read(index, 0, 1)

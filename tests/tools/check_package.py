@@ -15,7 +15,7 @@ BIN = Path(sys.executable).parent
 FQCN = "nvgrace.passthrough"
 WANTED = ("files/kmod/dkms.conf", "playbooks/site.yml", "playbooks/restore.yml", "plugins/modules/gpu_driver.py",
           "roles/gpu_domain/templates/domain.xml.j2", "LICENSES/GPL-2.0-only.txt")
-UNWANTED = (".git", ".build", ".venv", "tests", "molecule", "Makefile")
+UNWANTED = (".git", ".config", ".hypothesis", ".build", ".venv", "tests", "molecule", "Makefile")
 MAX_BYTES = 2_000_000
 
 

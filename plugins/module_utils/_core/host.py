@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import signal
 import stat
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
@@ -18,6 +18,9 @@ from typing import Optional
 from .errors import CommandError, PassthroughError
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TEMPORARY = ".nvgrace-"
+# After SIGKILL a process that is not stuck in the kernel is gone within moments.
+_KILL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,11 @@ class Host:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def read_bytes(self, path: str) -> Optional[bytes]:
-        """The whole file, or None where it does not exist or the kernel refuses the attribute."""
+    def read_bytes(self, path: str, limit: int = -1) -> Optional[bytes]:
+        """The file, or its first ``limit`` bytes; None where it does not exist or the kernel refuses the attribute."""
         try:
-            with open(self.path(path), "rb") as handle:
-                return handle.read()
+            with open(self.path(path), "rb", buffering=0 if limit >= 0 else -1) as handle:
+                return handle.read(limit)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
         except OSError:
@@ -119,9 +122,10 @@ class Host:
                      owner: Optional[tuple[int, int]] = None) -> None:
         """Writes a file so that a reader, or a crash, sees the old one or the new one and nothing between."""
         real = self.path(path)
-        directory = os.path.dirname(real)
-        os.makedirs(directory, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".nvgrace-", dir=directory)
+        os.makedirs(os.path.dirname(real), exist_ok=True)
+        self._sweep(real)
+        temporary = f"{_temporary_prefix(real)}{os.getpid()}"
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(content)
@@ -138,8 +142,53 @@ class Host:
 
     def remove(self, path: str) -> None:
         """Removes a file; one that is already gone is fine."""
+        real = self.path(path)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path(path))
+            os.unlink(real)
+        self._sweep(real)
+
+    def sweep_directory(self, directory: str) -> None:
+        """Removes what writers that were killed left in a directory, whatever file they were about to write."""
+        for name in self.listdir(directory):
+            if name.startswith(_TEMPORARY):
+                self._sweep_one(self.path(f"{directory}/{name}"))
+
+    def _sweep(self, real: str) -> None:
+        """Removes what a writer of this file that was killed has left beside it."""
+        directory, prefix = os.path.dirname(real), os.path.basename(_temporary_prefix(real))
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            for name in os.listdir(directory):
+                if name.startswith(prefix):
+                    self._sweep_one(f"{directory}/{name}")
+
+    @staticmethod
+    def _sweep_one(temporary: str) -> None:
+        pid = temporary.rpartition(".")[2]
+        if pid.isdigit() and (int(pid) == os.getpid() or not os.path.exists(f"/proc/{pid}")):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+    def group_id(self, name: str) -> Optional[int]:
+        """Number of a group of the host, from whatever source it has its groups; None where there is no such group."""
+        try:
+            return grp.getgrnam(name).gr_gid
+        except KeyError:
+            return None
+
+    def owner_of(self, path: str) -> Optional[tuple[int, int]]:
+        """Group number and permission bits of a file or device node; None where there is none."""
+        try:
+            info = os.stat(self.path(path))
+        except OSError:
+            return None
+        return info.st_gid, stat.S_IMODE(info.st_mode)
+
+    def set_owner(self, path: str, gid: int, mode: int) -> None:
+        """Gives a device node to root and a group. First the mode, so that at no time a wrong group may use it."""
+        real = self.path(path)
+        os.chmod(real, mode & 0o700)
+        os.chown(real, 0, gid)
+        os.chmod(real, mode)
 
     def write_sysfs(self, path: str, value: str) -> None:
         """One write(2) to a sysfs attribute; OSError passes to the caller, because its errno has a meaning there."""
@@ -158,8 +207,8 @@ class Host:
         return None
 
     def run(self, argv: Sequence[str], timeout: float = 60, ok: Sequence[int] = (0,),
-            cwd: Optional[str] = None) -> CommandResult:
-        """Runs a program without a shell, in the C locale.
+            cwd: Optional[str] = None, stdin: str = "") -> CommandResult:
+        """Runs a program without a shell, in the C locale, with ``stdin`` as all of its standard input.
 
         Raises CommandError when it is not installed, runs out of ``timeout`` (seconds) or ends with a status outside
         ``ok``; an empty ``ok`` accepts every status.
@@ -167,32 +216,45 @@ class Host:
         program = argv[0] if argv[0].startswith("/") else self.which(argv[0])
         if program is None:
             raise CommandError(f"The program {argv[0]} is not installed on this host.", program=argv[0])
-        result = self._run([self.path(program), *argv[1:]], tuple(argv), timeout, cwd)
+        result = self._run([self.path(program), *argv[1:]], tuple(argv), timeout, cwd, stdin)
         if ok and result.rc not in ok:
             raise CommandError(f"{' '.join(argv)} failed with status {result.rc}: {result.last_line()}",
                                argv=list(argv), rc=result.rc, stdout=result.stdout, stderr=result.stderr)
         return result
 
     @staticmethod
-    def _run(real_argv: list[str], argv: tuple[str, ...], timeout: float, cwd: Optional[str]) -> CommandResult:
+    def _run(real_argv: list[str], argv: tuple[str, ...], timeout: float, cwd: Optional[str],
+             stdin: str) -> CommandResult:
         """The program in a session of its own, so that a time-out ends its children, too."""
         environment = {"PATH": _SYSTEM_PATH, "LC_ALL": "C.UTF-8", "HOME": os.environ.get("HOME", "/root")}
         try:
-            process = subprocess.Popen(real_argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                       stderr=subprocess.PIPE, env=environment, cwd=cwd, start_new_session=True)
+            process = subprocess.Popen(real_argv, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=cwd,
+                                       start_new_session=True)
         except OSError as error:
             raise CommandError(f"{argv[0]} could not be started: {error.strerror}.", argv=list(argv)) from error
         try:
-            stdout, stderr = process.communicate(timeout=timeout)
+            stdout, stderr = process.communicate(stdin.encode() or None, timeout=timeout)
         except subprocess.TimeoutExpired as error:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            raise CommandError(f"{' '.join(argv)} did not end within {timeout:.0f} seconds.",
-                               argv=list(argv)) from error
+            text = f"{' '.join(argv)} did not end within {timeout:.0f} seconds"
+            try:
+                process.communicate(timeout=_KILL_SECONDS)
+            except subprocess.TimeoutExpired:
+                raise CommandError(f"{text} and is still blocked in the kernel as process {process.pid}: see the "
+                                   "kernel log (dmesg).", argv=list(argv), stuck_pid=process.pid) from error
+            raise CommandError(f"{text}.", argv=list(argv)) from error
         return CommandResult(argv, process.returncode, stdout.decode("utf-8", "replace"),
                              stderr.decode("utf-8", "replace"))
 
     def kernel_release(self) -> str:
         """``uname -r`` of the host; in a test tree the content of /proc/sys/kernel/osrelease."""
         return self.read_text("/proc/sys/kernel/osrelease") or os.uname().release
+
+
+def _temporary_prefix(real: str) -> str:
+    """Where a file is prepared before it takes its name: beside it, so that the change is one rename. The name says
+    for what and by which process, so that the next writer can tell what a killed one left."""
+    directory, name = os.path.split(real)
+    return f"{directory}/{_TEMPORARY}{name}."

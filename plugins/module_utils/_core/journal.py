@@ -46,8 +46,19 @@ class StateFile:
             os.chmod(self.host.path(STATE_DIR), 0o700)
             return
         self.host.remove(self.path)
-        if self.host.is_dir(STATE_DIR) and not self.host.listdir(STATE_DIR):
-            os.rmdir(self.host.path(STATE_DIR))
+        _remove_if_empty(self.host)
+
+
+def sweep_state(host: Host) -> None:
+    """Removes what killed runs left in the state directory, and the directory where nothing else is in it."""
+    if host.is_dir(STATE_DIR):
+        host.sweep_directory(STATE_DIR)
+        _remove_if_empty(host)
+
+
+def _remove_if_empty(host: Host) -> None:
+    if host.is_dir(STATE_DIR) and not host.listdir(STATE_DIR):
+        os.rmdir(host.path(STATE_DIR))
 
 
 class Journal:
@@ -96,6 +107,15 @@ class Journal:
             if self.host.is_dir(directory) and not self.host.listdir(directory):
                 os.rmdir(self.host.path(directory))
         del value[self.KEY][path]
+        if not value[self.KEY]:
+            del value[self.KEY]
+        self.state.save(value)
+
+    def forget(self, path: str) -> None:
+        """Leaves the file as it stands and no longer remembers what it was."""
+        value = self.state.load()
+        if value.get(self.KEY, {}).pop(path, None) is None:
+            return
         if not value[self.KEY]:
             del value[self.KEY]
         self.state.save(value)

@@ -11,24 +11,32 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
 from .errors import PassthroughError
 from .host import Host
-from .plan import Plan
+from .journal import sweep_state
 
-LOCK_FILE = "/run/lock/nvgrace-passthrough.lock"
+if TYPE_CHECKING:  # modules that only read have no plan, and pay for none
+    from .plan import Plan
+
+# Not in /run/lock, where everybody may put a file of this name and keep it locked.
+LOCK_FILE = "/run/nvgrace-passthrough.lock"
 LOCK_SECONDS = 120
+_POLL_SECONDS = 0.2
 
 
 @contextlib.contextmanager
 def host_lock(host: Host, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Lets one run at a time change this host; waits up to ``seconds``, then refuses."""
+    """Lets one run at a time change this host; waits up to ``seconds``, then refuses and names the other one.
+
+    What a run that was killed has left in the state directory is removed first: nobody else writes there now.
+    """
     real = host.path(LOCK_FILE)
     os.makedirs(os.path.dirname(real), exist_ok=True)
-    handle = os.open(real, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = os.open(real, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         deadline = time.monotonic() + seconds
         while True:
@@ -37,10 +45,18 @@ def host_lock(host: Host, seconds: float = LOCK_SECONDS) -> Iterator[None]:
                 break
             except OSError as error:
                 if time.monotonic() >= deadline:
-                    raise PassthroughError(f"Another run of nvgrace.passthrough has held {LOCK_FILE} for "
-                                           f"{seconds:.0f} seconds: wait for it, then run again.") from error
-                time.sleep(0.2)
-        yield
+                    owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip() or "unknown"
+                    raise PassthroughError(f"Another run of nvgrace.passthrough (process {owner}) has held {LOCK_FILE} "
+                                           f"for {seconds:.0f} seconds: wait for it, then run again.") from error
+                time.sleep(_POLL_SECONDS)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        try:
+            sweep_state(host)
+            yield
+        finally:
+            # A child that is stuck in the kernel has the descriptor, too; closing ours would leave the lock with it.
+            fcntl.flock(handle, fcntl.LOCK_UN)
     finally:
         os.close(handle)
 
@@ -68,17 +84,18 @@ def plan_result(plan: Plan, actions: list[str]) -> dict[str, Any]:
 
 
 def run_module(module: AnsibleModule, work: Callable[[AnsibleModule, Host], dict[str, Any]],
-               needs_root: bool = True, locked: bool = True) -> None:
+               needs_root: bool = True, locked: bool = True, lock_seconds: float = LOCK_SECONDS) -> None:
     """Runs ``work`` and ends the module: its result, or one sentence of failure.
 
     ``locked`` is for modules that may change the host; check mode takes no lock because it changes nothing.
+    ``lock_seconds`` is how long to wait for another run on this host.
     """
     host = Host()
     try:
         if needs_root:
             require_root()
         if locked and not module.check_mode:
-            with host_lock(host):
+            with host_lock(host, lock_seconds):
                 result = work(module, host)
         else:
             result = work(module, host)

@@ -16,36 +16,7 @@ from typing import Optional
 
 from .._core.errors import PassthroughError
 from .model import Feature, HostView, VmRequest
-
-ARCH_OF_PROFILE = {"native": "aarch64", "no-accel": "aarch64", "compat": "aarch64", "x86": "x86_64"}
-
-# What each profile stands on: (name of the probed feature, what to tell the operator when it is missing)
-_NEEDS: dict[str, tuple[tuple[str, str], ...]] = {
-    "native": (
-        ("libvirt_iommu_driver_accel", "libvirt 12.7 or later (accelerated SMMUv3 in its schema)"),
-        ("libvirt_acpi_nodeset", "libvirt 11.8 or later (<acpi nodeset> in its schema)"),
-        ("libvirt_iommufd", "libvirt 12.2 or later (<iommufd> in its schema)"),
-        ("libvirt_pcihole64_virt", "libvirt 12.0 or later (<pcihole64> for the virt machine)"),
-        ("qemu_arm_smmuv3_accel", "QEMU 11.0 or later (arm-smmuv3 with accel)"),
-        ("qemu_acpi_generic_initiator", "QEMU 10.0 or later (acpi-generic-initiator)"),
-        ("host_iommufd", "a host kernel with IOMMUFD and VFIO_DEVICE_CDEV"),
-    ),
-    "no-accel": (
-        ("libvirt_acpi_nodeset", "libvirt 11.8 or later (<acpi nodeset> in its schema)"),
-        ("libvirt_pcihole64_virt", "libvirt 12.0 or later (<pcihole64> for the virt machine)"),
-        ("qemu_highmem_mmio_size", "QEMU 10.0 or later (highmem-mmio-size)"),
-        ("qemu_acpi_generic_initiator", "QEMU 10.0 or later (acpi-generic-initiator)"),
-    ),
-    "compat": (
-        ("qemu_highmem_mmio_size", "QEMU 10.0 or later (highmem-mmio-size)"),
-        ("qemu_acpi_generic_initiator", "QEMU 10.0 or later (acpi-generic-initiator)"),
-    ),
-    "x86": (),
-}
-_GRACE_ORDER = ("native", "no-accel", "compat")
-
-# libvirt before 9.7 does not take a device that is bound to a variant driver and not managed by it
-_OLDEST_LIBVIRT = (9, 7)
+from .needs import ARCH_OF_PROFILE, GRACE_ORDER, NEEDS, OLDEST_LIBVIRT
 
 
 @dataclass(frozen=True)
@@ -100,13 +71,13 @@ def _resolve(request: VmRequest, host: HostView) -> str:
                                "native, no-accel, compat or x86.")
     if host.arch == "x86_64":
         return "x86"
-    fitting = [name for name in _GRACE_ORDER if not _missing(name, host, request)]
+    fitting = [name for name in GRACE_ORDER if not _missing(name, host, request)]
     # the last one explains best what the host lacks
-    return fitting[0] if fitting else _GRACE_ORDER[-1]
+    return fitting[0] if fitting else GRACE_ORDER[-1]
 
 
 def _missing(name: str, host: HostView, request: VmRequest) -> list[str]:
-    missing = [remedy for feature, remedy in _NEEDS[name] if not host.has(feature)]
+    missing = [remedy for feature, remedy in NEEDS[name] if not host.has(feature)]
     if name == "native" and request.virt_type != "kvm":
         missing.append("type kvm")
     return missing
@@ -120,7 +91,7 @@ def _check_arch(request: VmRequest, host: HostView, name: str) -> None:
 
 def _check_libvirt(host: HostView) -> None:
     version = version_tuple(host.libvirt)
-    if version is not None and version < _OLDEST_LIBVIRT:
+    if version is not None and version < OLDEST_LIBVIRT:
         raise PassthroughError(f"libvirt {host.libvirt} is too old: it does not take a GPU that is bound to a VFIO "
                                "variant driver; install libvirt 9.7 or later.")
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from .._core.plan import Plan, Step
+from .._core.runner import plan_result
 from . import group as groups
-from . import ops
+from . import nodes, ops
 from .files import ManagedFile, SharedFiles, modules_load_steps, rule_steps, udev_steps
 from .model import PciFunction
 from .persist import rule_content
@@ -30,6 +31,9 @@ class BindItem:
     timeout: float
     persistent: bool = True
     companion_of: tuple[str, ...] = ()
+    previous_module: Optional[str] = None
+    device_group: Optional[nodes.NodeGroup] = None
+    present_nodes: tuple[nodes.DeviceNode, ...] = ()
 
     @property
     def device(self) -> ops.Device:
@@ -38,6 +42,10 @@ class BindItem:
     @property
     def needs_bind(self) -> bool:
         return self.function.driver != self.driver
+
+    @property
+    def group_name(self) -> Optional[str]:
+        return self.device_group.name if self.device_group else None
 
     def wanted_record(self) -> BindingRecord:
         """The record after the run: what was before us comes from the first run with this card in the slot."""
@@ -48,10 +56,14 @@ class BindItem:
             driver=self.driver, module=self.module,
             previous_driver=known.previous_driver if known else self.function.driver,
             previous_override=known.previous_override if known else self.function.driver_override,
-            persistent=self.persistent, companion_of=self.companion_of)
+            persistent=self.persistent, companion_of=self.companion_of,
+            previous_module=known.previous_module if known else self.previous_module,
+            group=self.function.group, device_group=self.group_name)
 
     def wanted_rule(self) -> Optional[bytes]:
-        return rule_content(self.function.identity, self.driver, self.module) if self.persistent else None
+        if not self.persistent:
+            return None
+        return rule_content(self.function.identity, self.driver, self.module, self.group_name)
 
 
 def plan_bind(items: Sequence[BindItem], shared: SharedFiles, allowed: frozenset[str]) -> Plan:
@@ -71,6 +83,8 @@ def plan_bind(items: Sequence[BindItem], shared: SharedFiles, allowed: frozenset
     modules = shared.other_modules | {item.module for item in items if item.persistent}
     steps += modules_load_steps(shared.modules_load, modules)
     steps += udev_steps(shared, bool(file_steps))
+    for item in items:
+        steps += _node_steps(item, shared.udev)
     return Plan({"devices": [_before(item) for item in items]}, {"devices": [_after(item) for item in items]},
                 tuple(steps))
 
@@ -90,17 +104,47 @@ def _bind_steps(item: BindItem, allowed: frozenset[str]) -> list[Step]:
     return steps
 
 
+def _node_steps(item: BindItem, udev: bool) -> list[Step]:
+    """Last, because udev has to know the rules of the files."""
+    address, device, group = item.function.address, item.device, item.device_group
+    if group is not None and (item.needs_bind or not nodes.have_group(item.present_nodes, group)):
+        return [ops.device_step(f"give the device nodes of {address} to the group {group.name}", nodes.give, device,
+                                group, item.persistent, udev)]
+    if group is None and item.present_nodes and item.record is not None and item.record.device_group is not None:
+        return [ops.device_step(f"take the device nodes of {address} from the group {item.record.device_group}",
+                                nodes.take_back, device, udev)]
+    return []
+
+
 def _before(item: BindItem) -> dict[str, Any]:
     function = item.function
-    return state_entry(function, function.driver, function.driver_override, item.rule.content is not None)
+    group = item.record.device_group if item.record and item.present_nodes else None
+    return state_entry(function, function.driver, function.driver_override, item.rule.content is not None, group)
 
 
 def _after(item: BindItem) -> dict[str, Any]:
-    return state_entry(item.function, item.driver, item.driver, item.persistent)
+    return state_entry(item.function, item.driver, item.driver, item.persistent, item.group_name)
 
 
 def state_entry(function: PciFunction, driver: Optional[str], override: Optional[str],
-                persistent: bool) -> dict[str, Any]:
+                persistent: bool, device_group: Optional[str]) -> dict[str, Any]:
     """One side of the diff for one function."""
     return {"address": function.address, "group": function.group, "driver": driver, "driver_override": override,
-            "persistent": persistent}
+            "persistent": persistent, "device_group": device_group}
+
+
+def driver_result(plan: Plan) -> dict[str, Any]:
+    """The part of gpu_driver's result that binding and giving back have in common."""
+    before = {entry["address"]: entry for entry in plan.before["devices"]}
+    devices = []
+    for after in plan.after["devices"]:
+        was = before.get(after["address"], after)
+        devices.append({
+            "address": after["address"],
+            "group": after["group"],
+            "persistent": after["persistent"],
+            "device_group": after["device_group"],
+            "before": {"driver": was["driver"], "driver_override": was["driver_override"]},
+            "after": {"driver": after["driver"], "driver_override": after["driver_override"]},
+        })
+    return {**plan_result(plan, plan.actions()), "devices": devices}

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Optional, Union
@@ -14,6 +14,7 @@ from .._core.host import Host
 from .._core.journal import Journal
 from .._core.plan import Call, RestoreFile, RunCommand, Step, WriteFile, apply_step
 from .persist import MODULES_LOAD, modules_load_content, rule_path
+from .record import load_records
 
 # The modules-load.d file belongs to all devices together, so its original is not in the record of one of them.
 SHARED_JOURNAL = "binding"
@@ -39,6 +40,13 @@ class SharedFiles:
 def read_rule(host: Host, address: str) -> ManagedFile:
     """The udev rule file of one function."""
     return _read(host, address, rule_path(address))
+
+
+def read_shared(host: Host, addresses: Collection[str]) -> SharedFiles:
+    """``addresses`` are those the plan is about: the modules of all others stay in the shared file."""
+    others = frozenset(record.module for address, record in load_records(host).items()
+                       if address not in addresses and record.persistent)
+    return SharedFiles(read_modules_load(host), others, has_udev(host))
 
 
 def read_modules_load(host: Host) -> ManagedFile:

@@ -14,6 +14,9 @@ from . import sysfs
 from .model import PciIdentity
 from .ops import Device
 
+_UNSAFE = ("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts",
+           "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode")
+
 
 def companions(address: str, group: int, members: Iterable[PciIdentity], selected: AbstractSet[str],
                consent: AbstractSet[str]) -> list[str]:
@@ -26,9 +29,9 @@ def companions(address: str, group: int, members: Iterable[PciIdentity], selecte
     missing = [item.describe() for item in others if item.address not in consent]
     if missing:
         raise PassthroughError(f"The IOMMU group {group} of {address} also has {', '.join(missing)}, which nobody "
-                               "consented to: add the address to group_consent to have it bound too, or leave this GPU "
-                               "out.", group=group, unconsented=[item.address for item in others
-                                                                 if item.address not in consent])
+                               "consented to: add it to group_consent to have it bound too, or leave this GPU out.",
+                               group=group,
+                               unconsented=[item.address for item in others if item.address not in consent])
     return [item.address for item in others]
 
 
@@ -38,6 +41,12 @@ def require_isolation(host: Host, address: str, group: int) -> None:
         raise PassthroughError(f"{address} is in the no-IOMMU group {group}, which isolates nothing: switch the IOMMU "
                                "on in firmware and on the kernel command line; this collection never uses no-IOMMU "
                                "mode.")
+
+
+def unsafe_settings(host: Host) -> list[str]:
+    """One sentence for each setting with which VFIO would take devices that nothing isolates."""
+    return [f"{path} is on, so that VFIO takes devices that nothing isolates: switch it off; this collection never "
+            "sets it." for path in _UNSAFE if host.read_text(path) == "Y"]
 
 
 def require_iommu(host: Host, addresses: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Optional
 
+from .._core.errors import PassthroughError
 from .._core.host import Host
 from .model import Holder, PciFunction, Usage
 from .numa import online_memory_nodes
@@ -45,6 +46,21 @@ class UsageReader:
         command = self.host.read_text(f"/proc/{item.pid}/comm") or "unknown"
         cmdline = self.host.read_bytes(f"/proc/{item.pid}/cmdline") or b""
         return Holder(item.pid, command, item.path, vm_name(cmdline))
+
+
+def persistence_mode(host: Host, function: PciFunction) -> bool:
+    """Whether NVIDIA's driver keeps the GPU initialised without a daemon, which no file shows: its own tool is asked.
+
+    False where the tool is missing or does not answer: the unbind is bounded in time anyway.
+    """
+    if function.driver != "nvidia" or host.which("nvidia-smi") is None:
+        return False
+    try:
+        answer = host.run(("nvidia-smi", f"--id={function.address}", "--query-gpu=persistence_mode",
+                           "--format=csv,noheader"), timeout=30, ok=())
+    except PassthroughError:
+        return False
+    return answer.stdout.strip() == "Enabled"
 
 
 def vm_name(cmdline: bytes) -> Optional[str]:

@@ -18,9 +18,13 @@ _ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
 _CLASS_DISPLAY = 0x03
 _CLASS_AUDIO = 0x0403
 _CLASS_USB = 0x0C03
-# Host, ISA, PCI-to-PCI and semi-transparent bridges need no driver for a group to be viable. NVSwitch is 0x0680
-# ("other bridge"), does DMA and is therefore no bridge here.
+_CLASS_OTHER_SERIAL = 0x0C80
+_CLASS_OTHER_BRIDGE = 0x0680
+# Host, ISA, PCI-to-PCI and semi-transparent bridges need no driver for a group to be viable. NVSwitch has the class of
+# an "other bridge", does DMA, and is therefore no bridge here.
 _CLASS_BRIDGES = (0x0600, 0x0601, 0x0604, 0x0609)
+# Classes that mean something else than their name on NVIDIA's devices.
+_NVIDIA_KINDS = {_CLASS_OTHER_BRIDGE: "nvswitch", _CLASS_OTHER_SERIAL: "usb-c"}
 
 # IORESOURCE_* of include/linux/ioport.h, the third column of the sysfs file "resource"
 _RESOURCE_IO = 0x100
@@ -69,12 +73,15 @@ class PciIdentity:
 
     @property
     def kind(self) -> str:
-        """What the function is to somebody who passes a GPU through: gpu, audio, usb, bridge or other."""
+        """What the function is to somebody who passes a GPU through: gpu, audio, usb, usb-c (the controller of the
+        connector, UCSI), nvswitch, bridge or other."""
         subclass = self.class_code >> 8
         if subclass >> 8 == _CLASS_DISPLAY:
             return "gpu"
         if subclass in _CLASS_BRIDGES:
             return "bridge"
+        if self.vendor == NVIDIA and subclass in _NVIDIA_KINDS:
+            return _NVIDIA_KINDS[subclass]
         return {_CLASS_AUDIO: "audio", _CLASS_USB: "usb"}.get(subclass, "other")
 
     @property
@@ -132,10 +139,11 @@ class Usage:
     holders: tuple[Holder, ...] = ()
     console: bool = False
     online_memory_nodes: tuple[int, ...] = ()
+    persistence_mode: bool = False
 
     @property
     def busy(self) -> bool:
-        return bool(self.holders or self.console or self.online_memory_nodes)
+        return bool(self.holders or self.console or self.online_memory_nodes or self.persistence_mode)
 
     def reasons(self) -> list[str]:
         """One clause for each reason."""
@@ -145,4 +153,6 @@ class Usage:
         if self.online_memory_nodes:
             nodes = ", ".join(str(node) for node in self.online_memory_nodes)
             found.append(f"its memory is online as NUMA node {nodes}")
+        if self.persistence_mode:
+            found.append("its persistence mode is on (nvidia-smi --persistence-mode=0 ends it)")
         return found

@@ -12,6 +12,7 @@ from typing import Any, Callable, Optional
 
 from .._core.errors import PassthroughError
 from .._core.host import Host
+from .._core.kernel_log import KernelLog
 from .._core.plan import Call
 from . import sysfs
 from .child import run_in_child
@@ -76,8 +77,7 @@ def unbind(host: Host, device: Device) -> None:
 def probe(host: Host, device: Device, driver: str) -> None:
     """Lets the kernel bind the function by its driver_override, and requires ``driver`` afterwards."""
     check_unchanged(host, device)
-    _write(host, device, _PROBE_ALL, device.address)
-    _require_driver(host, device, driver)
+    _give_to(host, device, _PROBE_ALL, driver)
 
 
 def bind(host: Host, device: Device, driver: str) -> None:
@@ -85,11 +85,10 @@ def bind(host: Host, device: Device, driver: str) -> None:
     check_unchanged(host, device)
     if sysfs.read_driver(host, device.address) == driver:
         return
-    if not host.is_dir(f"{sysfs.DRIVERS}/{driver}"):
+    if not sysfs.has_driver(host, driver):
         raise PassthroughError(f"{device.address} cannot go back to {driver}, which is not loaded: load its module, "
                                "then run again.")
-    _write(host, device, f"{sysfs.DRIVERS}/{driver}/bind", device.address)
-    _require_driver(host, device, driver)
+    _give_to(host, device, f"{sysfs.DRIVERS}/{driver}/bind", driver)
 
 
 def require_vfio(host: Host, device: Device) -> None:
@@ -99,18 +98,32 @@ def require_vfio(host: Host, device: Device) -> None:
         raise PassthroughError(f"{device.address} is bound to {driver}, which is no VFIO driver: name another driver.")
 
 
-def _require_driver(host: Host, device: Device, driver: str) -> None:
-    bound = sysfs.read_driver(host, device.address)
-    if bound != driver:
-        raise PassthroughError(f"{device.address} is bound to {bound or 'no driver'} and not to {driver}: the driver "
-                               "refused it, the kernel log (dmesg) says why.")
+def _give_to(host: Host, device: Device, path: str, driver: str) -> None:
+    """Writes the address to ``path`` and requires ``driver`` afterwards; the kernel's own reason where it refused."""
+    with KernelLog(host, device.address) as log:
+        _write(host, device, path, device.address, log)
+        bound = sysfs.read_driver(host, device.address)
+        if bound is None and sysfs.read_identity(host, device.address) is None:
+            raise PassthroughError(f"{device.address} left the host while {driver} took it: look at the kernel log and "
+                                   "the slot.")
+        if bound != driver:
+            raise PassthroughError(f"{device.address} is bound to {bound or 'no driver'} and not to {driver}: the "
+                                   f"driver refused it. {_kernel_says(log)}")
 
 
-def _write(host: Host, device: Device, path: str, value: str) -> None:
+def _write(host: Host, device: Device, path: str, value: str, log: Optional[KernelLog] = None) -> None:
     what = f"The kernel's work on writing {value.strip() or 'a newline'} to {path}"
     try:
         run_in_child(lambda: host.write_sysfs(path, value), device.timeout, what)
     except OSError as error:
+        if sysfs.read_identity(host, device.address) is None:
+            raise PassthroughError(f"{device.address} left the host while {value.strip() or 'a newline'} was written "
+                                   f"to {path}: look at the kernel log and the slot.") from error
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise PassthroughError(f"The kernel refused {value.strip() or 'a newline'} on {path}: {reason}. See the kernel "
-                               "log (dmesg).", errno=error.errno) from error
+        raise PassthroughError(f"The kernel refused {value.strip() or 'a newline'} on {path}: {reason}. "
+                               f"{_kernel_says(log)}", errno=error.errno) from error
+
+
+def _kernel_says(log: Optional[KernelLog]) -> str:
+    reason = log.reason() if log else None
+    return f"The kernel log says: {reason}." if reason else "The kernel log (dmesg) may say why."

@@ -19,7 +19,12 @@ _KEY = "binding"
 
 @dataclass(frozen=True)
 class BindingRecord:
-    """State before the first bind, and what it was bound to. ``companion_of``: the GPUs whose group made us bind it."""
+    """State before the first bind, and what it was bound to.
+
+    ``companion_of``: the GPUs whose group made us bind it. ``previous_module``: what to load where the previous driver
+    is gone. ``group``: the IOMMU group at the last run. ``device_group``: the user group that has its device nodes.
+    Records of version 1.0.0 have none of the last three.
+    """
 
     address: str
     vendor: str
@@ -30,6 +35,9 @@ class BindingRecord:
     previous_override: Optional[str]
     persistent: bool
     companion_of: tuple[str, ...] = ()
+    previous_module: Optional[str] = None
+    group: Optional[int] = None
+    device_group: Optional[str] = None
 
     @property
     def vendor_device(self) -> str:

@@ -12,7 +12,7 @@ from .._core.errors import PassthroughError
 from .._core.host import Host
 from .._core.journal import Journal
 from .._core.plan import apply_step
-from . import ops, sysfs
+from . import nodes, ops, sysfs
 from .binding import BindItem
 from .files import SHARED_JOURNAL, ManagedFile, SharedFiles, udev_steps
 from .persist import MODULES_LOAD, rule_path
@@ -32,6 +32,8 @@ def roll_back(host: Host, items: Sequence[BindItem], shared: SharedFiles) -> lis
     _attempt(remains, _restore_file, host, SHARED_JOURNAL, MODULES_LOAD, shared.modules_load)
     for step in udev_steps(shared, True):
         _attempt(remains, apply_step, host, step, None)
+    for item in items:
+        _attempt(remains, nodes.put_back, host, item.present_nodes)
     return remains
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Optional
 
@@ -16,6 +17,8 @@ DEVICES = "/sys/bus/pci/devices"
 DRIVERS = "/sys/bus/pci/drivers"
 GROUPS = "/sys/kernel/iommu_groups"
 
+# Vendor and device id, base class, subclass and interface, which the kernel writes with upper-case digits.
+_MODALIAS = re.compile(r"pci:v0000([0-9A-F]{4})d0000([0-9A-F]{4})\S*bc([0-9A-F]{2})sc([0-9A-F]{2})i([0-9A-F]{2})")
 _STANDARD_BARS = 6
 _EXTENDED_CAPABILITIES = 0x100
 _DVSEC = 0x23
@@ -27,12 +30,13 @@ def device_path(address: str, attribute: str = "") -> str:
 
 
 def list_identities(host: Host) -> dict[str, PciIdentity]:
-    """All PCI functions of the host by address, with no more than their ids read."""
+    """All PCI functions of the host by address, with one file of each read."""
     found = {}
     for address in host.listdir(DEVICES):
-        identity = read_identity(host, address)
-        if identity is not None:
-            found[address] = identity
+        match = _MODALIAS.match(host.read_text(device_path(address, "modalias")) or "")
+        if match is not None:  # else it left the host between two reads
+            vendor, device, class_code = match.group(1).lower(), match.group(2).lower(), "".join(match.groups()[2:])
+            found[address] = PciIdentity(address, vendor, device, int(class_code, 16))
     return found
 
 
@@ -100,6 +104,11 @@ def driver_of_module(host: Host, module: str) -> Optional[str]:
     """The PCI driver directory of a loaded module, looked up because its spelling follows no rule. None: not loaded."""
     names = host.listdir(f"/sys/module/{module.replace('-', '_')}/drivers")
     return next((name[len("pci:"):] for name in names if name.startswith("pci:")), None)
+
+
+def has_driver(host: Host, driver: str) -> bool:
+    """Whether a PCI driver of this name is registered."""
+    return host.is_dir(f"{DRIVERS}/{driver}")
 
 
 def module_of_driver(host: Host, driver: str) -> Optional[str]:

@@ -13,11 +13,15 @@ GRUB_DROPIN = f"{GRUB_DROPIN_DIR}/71-nvgrace-passthrough.cfg"
 KERNEL_INSTALL_DIR = "/etc/kernel"
 KERNEL_INSTALL_CMDLINE = f"{KERNEL_INSTALL_DIR}/cmdline"
 
+GRUB_CFG = "/boot/grub/grub.cfg"
+ENTRIES_DIR = "/boot/loader/entries"
+# Where the EFI system partition, or the boot partition beside it, is mounted.
+ESP_MOUNTS = ("/boot/efi", "/efi", "/boot")
+
 # Vendor GUID of the Boot Loader Interface; the variable's text is UTF-16 behind four bytes of attributes.
 _LOADER_INFO = "/sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
-_SYSTEMD_BOOT_CONFIG = ("/boot/efi/loader/loader.conf", "/efi/loader/loader.conf", "/boot/loader/loader.conf")
-_BLS_ENTRIES = "/boot/loader/entries"
-_OTHER_LOADERS = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/extlinux/extlinux.conf", "/boot/boot.scr",
+_SYSTEMD_BOOT_CONFIG = tuple(f"{mount}/loader/loader.conf" for mount in ESP_MOUNTS)
+_OTHER_LOADERS = (GRUB_CFG, "/boot/grub2/grub.cfg", "/boot/extlinux/extlinux.conf", "/boot/boot.scr",
                   "/boot/firmware/cmdline.txt", "/etc/lilo.conf", "/etc/zipl.conf")
 
 
@@ -26,13 +30,13 @@ def read_bootloader(host: Host) -> Bootloader:
     installed beside it."""
     if _booted_by_systemd_boot(host):
         return _systemd_boot(host)
-    if host.exists("/boot/grub/grub.cfg") and host.which("update-grub"):
+    if host.exists(GRUB_CFG) and host.which("update-grub"):
         return Bootloader("grub", GRUB_DROPIN_DIR)
-    if host.which("grubby") and host.listdir(_BLS_ENTRIES):
-        return Bootloader("bls", None)
+    if host.which("grubby") and host.listdir(ENTRIES_DIR):
+        return Bootloader("bls", ENTRIES_DIR)
     if any(host.exists(path) for path in _SYSTEMD_BOOT_CONFIG):
         return _systemd_boot(host)
-    if any(host.exists(path) for path in _OTHER_LOADERS) or host.listdir(_BLS_ENTRIES):
+    if any(host.exists(path) for path in _OTHER_LOADERS) or host.listdir(ENTRIES_DIR):
         return Bootloader("unknown", None)
     return Bootloader("none", None)
 

@@ -5,27 +5,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from .._core.host import Host
 from .._core.journal import Journal
 from .._core.plan import apply_plan
 from .._core.runner import plan_result
-from .planner import plan_host, reboot_reasons, service_restarts
-from .settings import HostSettings
-from .state import JOURNAL, read_state
+from .arguments import Platform, kernel_arguments
+from .planner import plan_host, reboot_reasons, service_restarts, untested
+from .settings import HostSettings, check_room
+from .state import JOURNAL, HostState, read_state
 
 
 def configure_host(host: Host, settings: HostSettings, check_mode: bool) -> dict[str, Any]:
     """The module's result. In check mode nothing is changed and the plan is the same."""
-    before = read_state(host)
+    arguments = bool(settings.kernel_arguments or settings.kernel_settings)
+    before = read_state(host, arguments)
+    settings = _with_arguments(settings, before)
     plan = plan_host(settings, before)
     now = before
-    if check_mode:
+    if check_mode or not plan.changed:
         actions = plan.actions()
     else:
         actions = apply_plan(host, plan, Journal(host, JOURNAL))
-        now = read_state(host)
+        now = read_state(host, arguments)
     reasons = reboot_reasons(settings, before, now)
     return {**plan_result(plan, actions), "bootloader": before.bootloader.kind, "reboot_required": bool(reasons),
-            "reboot_reasons": reasons, "restart_services": service_restarts(settings, now)}
+            "reboot_reasons": reasons, "restart_services": service_restarts(settings, now),
+            "kernel_arguments": list(settings.kernel_arguments), "untested": untested(settings, before)}
+
+
+def _with_arguments(settings: HostSettings, state: HostState) -> HostSettings:
+    """The settings with the typed wishes among the kernel arguments."""
+    platform = Platform(state.processor, state.has_iommu, state.cmdline)
+    arguments = kernel_arguments(settings.kernel_arguments, dict(settings.kernel_settings), platform)
+    check_room(arguments)
+    return replace(settings, kernel_arguments=arguments)

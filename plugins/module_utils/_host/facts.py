@@ -178,17 +178,46 @@ class Firmware:
 
 @dataclass(frozen=True)
 class ConflictingDriver:
-    """A driver that would take the GPU for the host."""
+    """A driver that would take the GPU for the host; ``functions`` are the addresses that it drives now."""
 
     module: str
     installed: bool
     loaded: bool
     blacklisted: bool
+    functions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModuleSignature:
+    """The VFIO module that this kernel would load: ``path`` is None where there is none, ``signer`` None where it is
+    not signed. ``trust`` of its key: enrolled, pending (it waits for the console), not-enrolled or unknown.
+    """
+
+    module: str
+    path: Optional[str]
+    signer: Optional[str]
+    key: Optional[str]
+    trust: Optional[str]
+
+
+@dataclass(frozen=True)
+class EnrolledKeys:
+    """Names of certificates: in the kernel's keyrings (None: not readable), of the machine's owner (MOK), of firmware
+    (db), and those that wait for the console."""
+
+    kernel: Optional[tuple[str, ...]]
+    mok: tuple[str, ...]
+    db: tuple[str, ...]
+    pending: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class HostFacts:
-    """Everything that decides whether passthrough can work on a host."""
+    """Everything that decides whether passthrough can work on a host.
+
+    ``signatures_enforced``: the kernel refuses modules that no key it trusts has signed; None where it does not tell.
+    ``coherent_gpus``: PCI functions of the products whose memory is coherent, by their ids.
+    """
 
     kernel: Kernel
     headers: Headers
@@ -199,6 +228,9 @@ class HostFacts:
     vfio: Vfio
     secure_boot: str
     lockdown: str
+    signatures_enforced: Optional[bool]
+    module_signature: ModuleSignature
+    enrolled_keys: EnrolledKeys
     hugepages: tuple[HugepagePool, ...]
     memlock_limit: Optional[int]
     numa: Numa
@@ -212,6 +244,16 @@ class HostFacts:
     firmware: Firmware
     firmware_properties: str
     conflicting_drivers: tuple[ConflictingDriver, ...]
+    coherent_gpus: int = 0
+
+    def features(self) -> frozenset[str]:
+        """Names of what libvirt, QEMU and the kernel have of the things that domain profiles stand on."""
+        names = {f"libvirt_{name}" for name, there in asdict(self.libvirt_features).items() if there}
+        if self.qemu_features is not None:
+            names |= {f"qemu_{name}" for name, there in asdict(self.qemu_features).items() if there}
+        if self.iommu.iommufd and self.iommu.cdev:
+            names.add("host_iommufd")
+        return frozenset(names)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for a module's result."""

@@ -34,11 +34,16 @@ def read_kernel(host: Host) -> Kernel:
     return Kernel(
         release=release,
         version_string=host.read_text("/proc/version") or "",
-        machine=host.read_text("/proc/sys/kernel/arch") or os.uname().machine,
+        machine=read_machine(host),
         page_size=_page_size(host),
         cmdline=host.read_text("/proc/cmdline") or "",
         config=_read_config(host, release),
     )
+
+
+def read_machine(host: Host) -> str:
+    """The architecture as ``uname -m`` names it."""
+    return host.read_text("/proc/sys/kernel/arch") or os.uname().machine
 
 
 def _page_size(host: Host) -> int:

@@ -10,43 +10,41 @@ run that died between a file and its generator is completed by the next one.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Optional
 
 from .._core.errors import PassthroughError
 from .._core.host import Host
 from .._core.plan import Call, Plan, RestoreFile, RunCommand, Step, WriteFile
 from . import files
-from .bootloader import GRUB_DROPIN, KERNEL_INSTALL_CMDLINE
+from .bootloader import ENTRIES_DIR
+from .entries import with_arguments
+from .loaders import is_loader_file, loader_steps, require_loader
 from .platform import KIB, hugepage_attribute
 from .settings import UNLIMITED, HostSettings
 from .state import HostState, HugepageRecord, RecordFile
+from .steps import file_step, fingerprint, generated
 
-UPDATE_GRUB = "update-grub"
-KERNEL_INSTALL = "kernel-install"
-UPDATE_INITRAMFS = "update-initramfs"
 DAEMON_RELOAD = "daemon-reload"
 
-_GENERATE_SECONDS = 900.0
-_LOADER_FILES = (GRUB_DROPIN, KERNEL_INSTALL_CMDLINE)
-# Where we cannot write the arguments: what the operator has to do instead.
-_BY_HAND = {
-    "none": "no boot loader is installed here, so add them where this kernel is started (hypervisor, PXE or firmware)",
-    "unknown": "the boot loader of this host is not known, so add them to its configuration",
-    "bls": "boot loader entries are not edited here, so run grubby --update-kernel=ALL --args='{arguments}'",
+_INITRAMFS: dict[str, tuple[str, ...]] = {
+    # All kernels, not the running one: the next boot may take a newer one, whose image has the old files.
+    "update-initramfs": ("update-initramfs", "-u", "-k", "all"),
+    "dracut": ("dracut", "--force", "--regenerate-all"),
 }
+_UNTESTED_LOADERS = {"bls": "boot loader entries by grubby"}
+_UNTESTED_INITRAMFS = {"dracut": "initramfs images by dracut"}
 
 
 def plan_host(settings: HostSettings, state: HostState) -> Plan:
     """The plan. Raises PassthroughError where the wish cannot be carried out on this host; nothing is changed then."""
-    _require_loader(settings, state)
+    require_loader(settings, state)
     wanted = _wanted_files(settings, state)
     steps = [
         *_file_steps(wanted, state),
         *_initramfs_steps(settings, wanted[files.MODPROBE_CONF], state),
         *_daemon_reload_steps(settings, state),
-        *_loader_steps(settings, state),
+        *loader_steps(settings, state),
         *_hugepage_steps(settings, state),
         *_module_steps(settings, state),
     ]
@@ -71,6 +69,17 @@ def reboot_reasons(settings: HostSettings, before: HostState, now: HostState) ->
     return reasons
 
 
+def untested(settings: HostSettings, state: HostState) -> list[str]:
+    """What of this wish goes a way that was never run on a host of its kind: it was made from documentation."""
+    ways = []
+    if state.bootloader.kind in _UNTESTED_LOADERS and (settings.kernel_arguments or state.record.arguments_added):
+        ways.append(_UNTESTED_LOADERS[state.bootloader.kind])
+    modprobe = settings.modprobe_blacklist or settings.modprobe_options or files.MODPROBE_CONF in state.originals
+    if settings.update_initramfs and state.initramfs in _UNTESTED_INITRAMFS and modprobe:
+        ways.append(_UNTESTED_INITRAMFS[state.initramfs])
+    return ways
+
+
 def service_restarts(settings: HostSettings, state: HostState) -> list[str]:
     """Units of running daemons whose limit of locked memory is not the wanted one."""
     if settings.memlock is None:
@@ -79,21 +88,9 @@ def service_restarts(settings: HostSettings, state: HostState) -> list[str]:
     return sorted(unit for unit, limit in state.running_memlock.items() if limit != wanted)
 
 
-def _require_loader(settings: HostSettings, state: HostState) -> None:
-    if state.bootloader.kind == "systemd-boot" and settings.kernel_arguments and not state.kernels:
-        raise PassthroughError("No kernel image was found in /boot or /lib/modules for kernel-install to enter into "
-                               "the boot menu: install the distribution's kernel package first.")
-    missing = [argument for argument in settings.kernel_arguments if argument not in state.cmdline]
-    advice = _BY_HAND.get(state.bootloader.kind)
-    if missing and advice is not None:
-        arguments = " ".join(missing)
-        raise PassthroughError(f"The kernel runs without {arguments}, and {advice.format(arguments=arguments)}, "
-                               "reboot, then run again.", missing_kernel_arguments=missing)
-
-
 def _wanted_files(settings: HostSettings, state: HostState) -> dict[str, Optional[bytes]]:
     """Path -> content, None for a file that shall not be ours. The loader's files have steps of their own."""
-    wanted: dict[str, Optional[bytes]] = {path: None for path in state.originals if path not in _LOADER_FILES}
+    wanted: dict[str, Optional[bytes]] = {path: None for path in state.originals if not is_loader_file(path)}
     wanted.update({
         files.MODPROBE_CONF: files.modprobe_conf(settings),
         files.MODULES_LOAD_CONF: files.modules_load_conf(settings),
@@ -105,100 +102,20 @@ def _wanted_files(settings: HostSettings, state: HostState) -> dict[str, Optiona
 
 
 def _file_steps(wanted: Mapping[str, Optional[bytes]], state: HostState) -> list[Step]:
-    return [step for path in sorted(wanted) for step in _file_step(path, wanted[path], state)]
-
-
-def _file_step(path: str, content: Optional[bytes], state: HostState) -> Iterator[Step]:
-    if content is None:
-        if path in state.originals:
-            yield RestoreFile(path)
-    elif state.files[path].content != content:
-        yield WriteFile(path, content)
-
-
-def _generated(program: str, fingerprint: Optional[str], commands: tuple[tuple[str, ...], ...], why: str,
-               state: HostState) -> list[Step]:
-    """The step that makes a program's output follow its inputs, where it does not yet."""
-    if state.record.generated.get(program) == fingerprint:
-        return []
-
-    def generate(host: Host) -> None:
-        for argv in commands:
-            host.run(argv, timeout=_GENERATE_SECONDS)
-        RecordFile(host).stamp(program, fingerprint)
-
-    return [Call(f"run {' and '.join(' '.join(argv) for argv in commands)} ({why})", generate)]
-
-
-def _fingerprint(content: Optional[bytes]) -> Optional[str]:
-    return None if content is None else hashlib.sha256(content).hexdigest()
+    return [step for path in sorted(wanted) for step in file_step(path, wanted[path], state)]
 
 
 def _initramfs_steps(settings: HostSettings, modprobe_conf: Optional[bytes], state: HostState) -> list[Step]:
-    if not (settings.update_initramfs and state.has_initramfs):
+    if not settings.update_initramfs or state.initramfs is None:
         return []
-    # All kernels, not the running one: the next boot may take a newer one, whose image has the old files.
-    return _generated(UPDATE_INITRAMFS, _fingerprint(modprobe_conf), (("update-initramfs", "-u", "-k", "all"),),
-                      "modprobe.d is part of the initramfs", state)
+    return generated(state.initramfs, fingerprint(modprobe_conf), (_INITRAMFS[state.initramfs],),
+                     "modprobe.d is part of the initramfs", state)
 
 
 def _daemon_reload_steps(settings: HostSettings, state: HostState) -> list[Step]:
     content = files.unit_conf(settings) if state.libvirt_units else None
-    return _generated(DAEMON_RELOAD, _fingerprint(content), (("systemctl", "daemon-reload"),),
+    return generated(DAEMON_RELOAD, fingerprint(content), (("systemctl", "daemon-reload"),),
                       "limits of libvirt's units", state)
-
-
-def _loader_steps(settings: HostSettings, state: HostState) -> list[Step]:
-    kind = state.bootloader.kind
-    if kind == "grub":
-        return _grub_steps(settings, state)
-    if kind == "systemd-boot":
-        return _systemd_boot_steps(settings, state)
-    # A loader that was here in an earlier run is gone: its files are still ours to give back.
-    return [RestoreFile(path) for path in _LOADER_FILES if path in state.originals]
-
-
-def _grub_steps(settings: HostSettings, state: HostState) -> list[Step]:
-    content = files.grub_dropin(settings.kernel_arguments)
-    return _owned(settings.kernel_arguments, state, [
-        *_file_step(GRUB_DROPIN, content, state),
-        *_generated(UPDATE_GRUB, _fingerprint(content), (("update-grub",),), "kernel arguments", state),
-    ])
-
-
-def _systemd_boot_steps(settings: HostSettings, state: HostState) -> list[Step]:
-    """kernel-install copies the command line into each entry.
-
-    Without /etc/kernel/cmdline it takes that of the running kernel, which still has our arguments when they are given
-    back: therefore the entries are made from an explicit file first, and the original file comes back after that.
-    """
-    base = tuple(word for word in state.loader_cmdline if word not in state.record.arguments_added)
-    added = tuple(argument for argument in settings.kernel_arguments if argument not in base)
-    content = (" ".join(base + added) + "\n").encode()
-    fingerprint = _fingerprint(content) if added else None
-    commands = tuple((KERNEL_INSTALL, "add", release, image) for release, image in state.kernels)
-    generate = _generated(KERNEL_INSTALL, fingerprint, commands, "kernel arguments", state)
-    steps: list[Step] = []
-    if added or generate:
-        steps += _file_step(KERNEL_INSTALL_CMDLINE, content, state)
-    steps += generate
-    if not added and KERNEL_INSTALL_CMDLINE in state.originals:
-        steps.append(RestoreFile(KERNEL_INSTALL_CMDLINE))
-    return _owned(added, state, steps)
-
-
-def _owned(added: tuple[str, ...], state: HostState, steps: list[Step]) -> list[Step]:
-    """Frames the loader's steps by notes on whose arguments are whose: while the files change, old and new ones count
-    as ours, so that a run that dies there leaves none behind that nobody would remove."""
-    old = state.record.arguments_added
-    union = old + tuple(argument for argument in added if argument not in old)
-    notes = [[_note_arguments(union)] if union != old else [], [_note_arguments(added)] if added != union else []]
-    return [*notes[0], *steps, *notes[1]]
-
-
-def _note_arguments(added: tuple[str, ...]) -> Step:
-    return Call(f"record the kernel arguments that are ours: {' '.join(added) or 'none'}",
-                lambda host: RecordFile(host).arguments(added))
 
 
 def _hugepage_steps(settings: HostSettings, state: HostState) -> list[Step]:
@@ -262,7 +179,12 @@ def _picture(settings: HostSettings, contents: Mapping[str, Optional[bytes]], st
              done: bool = False) -> dict[str, Any]:
     """One side of the diff: files line by line, pools and modules."""
     picture: dict[str, Any] = {path: content.decode("utf-8", "replace").splitlines()
-                               for path, content in contents.items() if content is not None}
+                               for path, content in contents.items()
+                               if content is not None and not path.startswith(f"{ENTRIES_DIR}/")}
+    old, new = state.record.arguments_added, settings.kernel_arguments
+    for entry in state.boot_entries:
+        picture[f"arguments of {entry.kernel}"] = list(with_arguments(entry.arguments, old, new) if done
+                                                       else entry.arguments)
     pools = {hugepage_attribute(size): pages for size, pages in state.hugepages.items()}
     wish, record = settings.hugepages, state.record.hugepages
     if done and record is not None and (wish is None or wish.size != record.size):

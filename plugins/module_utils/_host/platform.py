@@ -1,7 +1,7 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads IOMMU, VFIO, hugepages, NUMA, limits and the state of Secure Boot from sysfs, procfs and efivarfs."""
+"""Reads IOMMU, VFIO, hugepages, NUMA and limits from sysfs and procfs, and the UEFI images for guests."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ KIB = 1024
 HUGEPAGES = "/sys/kernel/mm/hugepages"
 _NODES = "/sys/devices/system/node"
 _GROUPS = "/sys/kernel/iommu_groups"
-_SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
-_EFI_ATTRIBUTES = 4
 _DESCRIPTORS = "/usr/share/qemu/firmware"
 _IOMMU_NAMES = (("smmu3.", "arm-smmu-v3"), ("arm-smmu-v3", "arm-smmu-v3"), ("dmar", "intel"), ("ivhd", "amd"))
 # Interrupt chips whose MSIs the hardware remaps or translates per device, and such that let any device raise any MSI.
@@ -132,23 +130,6 @@ def parse_id_list(text: str) -> Iterator[int]:
     for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")
         yield from range(int(first), int(last or first) + 1)
-
-
-def read_secure_boot(host: Host) -> str:
-    """"enabled", "disabled", or "unknown" where this is UEFI and the variable cannot be read."""
-    if not host.is_dir("/sys/firmware/efi"):
-        return "disabled"
-    data = host.read_bytes(_SECURE_BOOT)
-    if data is not None and len(data) > _EFI_ATTRIBUTES:
-        return "enabled" if data[_EFI_ATTRIBUTES] == 1 else "disabled"
-    # Firmware without Secure Boot has no such variable; without efivarfs nothing can be said.
-    return "disabled" if host.listdir("/sys/firmware/efi/efivars") else "unknown"
-
-
-def read_lockdown(host: Host) -> str:
-    """The mode in brackets of /sys/kernel/security/lockdown, "unknown" where there is no such file."""
-    match = re.search(r"\[(none|integrity|confidentiality)\]", host.read_text("/sys/kernel/security/lockdown") or "")
-    return match.group(1) if match else "unknown"
 
 
 def read_firmware(host: Host, machine: str) -> Firmware:

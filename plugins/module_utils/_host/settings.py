@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 from .._core.errors import PassthroughError
+from .arguments import UNMANAGED
 from .modprobe import normal
 
 UNLIMITED = "unlimited"
@@ -29,6 +30,9 @@ _MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 # modprobe.d(5) has "install" and "remove" too, which run shell commands as root.
 _OPTION_LINE = re.compile(r"(options|softdep)( [A-Za-z0-9_.,:/@+=%*~-]+){2,}")
 _UNSAFE = ("allow_unsafe_interrupts", "enable_unsafe_noiommu_mode")
+# Kernel arguments, and values of theirs, without which no device is isolated.
+_NO_ISOLATION = {"iommu": {"off"}, "intel_iommu": {"off"}, "amd_iommu": {"off"}, "intremap": {"off", "nosid"},
+                 "nointremap": {""}}
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,13 @@ class HugepageWish:
 class HostSettings:
     """The wanted settings. An empty one means that nothing of ours shall be left on the host.
 
-    ``memlock`` is bytes as digits, or "unlimited"; ``update_initramfs`` False leaves initramfs images alone.
+    ``kernel_settings`` are pairs of a name in arguments.CHOICES and a value, which become kernel arguments when the
+    processor is known. ``memlock`` is bytes as digits, or "unlimited"; ``update_initramfs`` False leaves initramfs
+    images alone.
     """
 
     kernel_arguments: tuple[str, ...] = ()
+    kernel_settings: tuple[tuple[str, str], ...] = ()
     modprobe_blacklist: tuple[str, ...] = ()
     modprobe_options: tuple[str, ...] = ()
     modules_load: tuple[str, ...] = ()
@@ -58,11 +65,11 @@ class HostSettings:
 def parse_settings(params: Mapping[str, Any]) -> HostSettings:
     """The settings in a module's parameters. Raises PassthroughError for the first one that cannot be right."""
     arguments = _entries(params, "kernel_arguments", _check_argument)
-    if sum(len(argument) + 1 for argument in arguments) > _CMDLINE_ROOM:
-        raise PassthroughError(f"kernel_arguments are longer than {_CMDLINE_ROOM} characters together: the kernel "
-                               "would cut its command line.")
+    check_room(arguments)
     return HostSettings(
         kernel_arguments=arguments,
+        kernel_settings=tuple(sorted((name, value) for name, value in (params.get("kernel_settings") or {}).items()
+                                     if value not in (None, UNMANAGED))),
         modprobe_blacklist=_unique(normal(name) for name in _entries(params, "modprobe_blacklist", _check_module)),
         modprobe_options=_entries(params, "modprobe_options", _check_option_line),
         modules_load=_entries(params, "modules_load", _check_module),
@@ -70,6 +77,13 @@ def parse_settings(params: Mapping[str, Any]) -> HostSettings:
         memlock=_memlock(params.get("memlock")),
         update_initramfs=params.get("update_initramfs", "auto") == "auto",
     )
+
+
+def check_room(arguments: Iterable[str]) -> None:
+    """Raises PassthroughError where a command line cannot hold the arguments."""
+    if sum(len(argument) + 1 for argument in arguments) > _CMDLINE_ROOM:
+        raise PassthroughError(f"kernel_arguments are longer than {_CMDLINE_ROOM} characters together: the kernel "
+                               "would cut its command line.")
 
 
 def parse_size(text: str, option: str) -> int:
@@ -103,6 +117,10 @@ def _check_argument(value: str, option: str) -> None:
         raise PassthroughError(f"{option}: {_show(value)} is not a kernel argument of the form name or name=value "
                                "without spaces, quotes and shell characters.")
     _refuse_unsafe(value, option)
+    name, _, words = value.partition("=")
+    if _NO_ISOLATION.get(normal(name), set()).intersection(words.split(",")):
+        raise PassthroughError(f"{option}: {_show(value)} would switch the IOMMU or interrupt remapping off, and "
+                               "without them no device is isolated: leave it out.")
 
 
 def _check_module(value: str, option: str) -> None:

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Optional
+from typing import Any, Optional
 
 from .._core.errors import CommandError
 from .._core.host import Host
@@ -20,7 +21,14 @@ _LIBRARY_DIRECTORIES = ("/usr/lib/aarch64-linux-gnu", "/usr/lib/x86_64-linux-gnu
 _SCHEMAS = "/usr/share/libvirt/schemas"
 _DAEMON_PIDS = ("/run/libvirtd.pid", "/run/virtqemud.pid", "/run/libvirt/libvirtd.pid")
 _QEMU_ELSEWHERE = ("/usr/libexec/qemu-kvm", "/usr/lib/qemu-kvm")
-_ARM = "aarch64"
+_QMP_QUESTIONS: tuple[dict[str, Any], ...] = (
+    {"execute": "qmp_capabilities"},
+    {"execute": "query-version"},
+    {"execute": "qom-list-types", "arguments": {"implements": "user-creatable"}},
+    {"execute": "qom-list-properties", "arguments": {"typename": "virt-machine"}},
+    {"execute": "device-list-properties", "arguments": {"typename": "arm-smmuv3"}},
+    {"execute": "quit"},
+)
 
 Version = tuple[int, ...]
 
@@ -124,37 +132,71 @@ def read_libvirt_features(host: Host, version: Optional[str]) -> LibvirtFeatures
     )
 
 
-def read_qemu(host: Host, machine: str) -> Program:
-    """The emulator of this machine's own architecture."""
-    path = host.which(f"qemu-system-{machine}") or next(
+def find_qemu(host: Host, machine: str) -> Optional[str]:
+    """Path of the emulator of this machine's own architecture."""
+    return host.which(f"qemu-system-{machine}") or next(
         (candidate for candidate in _QEMU_ELSEWHERE if host.exists(candidate)), None)
+
+
+def name_qemu(host: Host, machine: str) -> tuple[Program, Optional[QemuFeatures]]:
+    """The emulator of this machine's own architecture and its version, without its features."""
+    path = find_qemu(host, machine)
     if path is None:
-        return Program(False, None, None)
-    return Program(True, _version_of(host, path, ("--version",), r"version (\d[\w.]*)"), path)
+        return Program(False, None, None), None
+    return Program(True, _version_of(host, path, ("--version",), r"version (\d[\w.]*)"), path), None
 
 
-def read_qemu_features(host: Host, qemu: Program, machine: str) -> Optional[QemuFeatures]:
-    """Asks QEMU for its own lists, which NVIDIA's forks and backports cannot falsify as they can a version."""
-    if qemu.path is None:
-        return None
-    objects = _output(host, qemu.path, "-object", "help")
-    board = smmu = ""
+def probe_qemu(host: Host, machine: str) -> tuple[Program, Optional[QemuFeatures]]:
+    """The emulator and what it says that it has, which NVIDIA's forks and backports cannot falsify as they can a
+    version. None where there is no QEMU.
+
+    One start answers all questions: QEMU without a machine, asked over its QMP monitor.
+    """
+    path = find_qemu(host, machine)
+    if path is None:
+        return Program(False, None, None), None
+    version, objects, board, smmu = _ask_qemu(host, path)
     # Before 10.1 an SMMUv3 is part of the board: its type exists, but a user cannot create one.
-    creatable = machine == _ARM and parse_version(qemu.version) >= (10, 1)
-    if machine == _ARM:
-        board = _output(host, qemu.path, "-machine", "virt,help")
-    if creatable:
-        smmu = _output(host, qemu.path, "-device", "arm-smmuv3,help")
-    return QemuFeatures(
-        highmem_mmio_size=_listed("highmem-mmio-size", board),
-        acpi_generic_initiator=_listed("acpi-generic-initiator", objects),
-        arm_smmuv3_device=_listed("primary-bus", smmu),
-        arm_smmuv3_accel=_listed("accel", smmu),
-        iommufd=_listed("iommufd", objects),
-        pasid_fork=_listed("pasid", smmu),
-        egm_fork=_listed("acpi-egm-memory", objects),
+    if parse_version(version) < (10, 1):
+        smmu = frozenset()
+    return Program(True, version, path), QemuFeatures(
+        highmem_mmio_size="highmem-mmio-size" in board,
+        acpi_generic_initiator="acpi-generic-initiator" in objects,
+        arm_smmuv3_device="primary-bus" in smmu,
+        arm_smmuv3_accel="accel" in smmu,
+        iommufd="iommufd" in objects,
+        pasid_fork="pasid" in smmu,
+        egm_fork="acpi-egm-memory" in objects,
     )
 
 
-def _listed(name: str, text: str) -> bool:
-    return re.search(rf"^\s*{re.escape(name)}(?![\w-])", text, re.MULTILINE) is not None
+def _ask_qemu(host: Host, path: str) -> tuple[Optional[str], frozenset[str], frozenset[str], frozenset[str]]:
+    """Version, and the names of: objects that users can create, properties of the board "virt", those of an SMMUv3.
+
+    A type that this QEMU does not know is answered with an error, which counts as no names.
+    """
+    questions = "".join(json.dumps(question) + "\n" for question in _QMP_QUESTIONS)
+    try:
+        output = host.run((path, "-machine", "none", "-nodefaults", "-display", "none", "-qmp", "stdio"),
+                          timeout=_QUICK, ok=(), stdin=questions).stdout
+    except CommandError:
+        output = ""
+    answers = [answer for answer in map(_parse_answer, output.splitlines())
+               if "return" in answer or "error" in answer]
+    version = names = None
+    # the answer to "quit" may be cut off by its effect
+    if len(answers) >= len(_QMP_QUESTIONS) - 1:
+        version = answers[1].get("return", {}).get("qemu")
+        names = [frozenset(item["name"] for item in answer.get("return", ())) for answer in answers[2:5]]
+    text = f"{version['major']}.{version['minor']}.{version['micro']}" if version else None
+    nothing: frozenset[str] = frozenset()
+    objects, board, smmu = names or (nothing, nothing, nothing)
+    return text, objects, board, smmu
+
+
+def _parse_answer(line: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(line)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}

@@ -13,12 +13,15 @@ from typing import Optional
 from .._core.host import FileState, Host
 from .._core.journal import Journal, StateFile
 from . import files
-from .bootloader import GRUB_DROPIN, KERNEL_INSTALL_CMDLINE, read_bootloader
+from .bootloader import ENTRIES_DIR, GRUB_DROPIN, KERNEL_INSTALL_CMDLINE, read_bootloader
+from .entries import DEFAULT_GRUB, BootEntry, parse_entries
 from .facts import Bootloader
-from .modprobe import ModuleIndex, read_modules
+from .modprobe import ModuleIndex, read_present_modules
 from .platform import read_hugepages, read_memlock
+from .processor import read_processor
 
 JOURNAL = "host"
+GRUBBY_INFO = ("grubby", "--info=ALL")
 _KEY = "host"
 _UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 # The loader adds these itself at every boot; they describe one entry, not the wish of an operator.
@@ -85,55 +88,69 @@ class RecordFile:
 class HostState:
     """Everything that the planner of ``host_config`` decides by.
 
-    ``cmdline`` is that of the running kernel, ``loader_cmdline`` what kernel-install would use now; ``kernels`` are
-    pairs of release and image; ``originals`` are the files in the journal as they were before us; ``hugepages`` maps
-    bytes a page to pages; ``running_memlock`` maps the unit of a running libvirt daemon to its limit in bytes (-1:
-    unlimited).
+    ``processor``: arm, intel, amd or other; ``has_iommu``: the running kernel uses an IOMMU. ``cmdline`` is that of the
+    running kernel, ``loader_cmdline`` what kernel-install would use now; ``kernels`` are pairs of release and image;
+    ``boot_entries`` is what grubby says of its menu, where it was asked. ``originals`` are the files in the journal as
+    they were before us; ``hugepages`` maps bytes a page to pages; ``running_memlock`` maps the unit of a running
+    libvirt daemon to its limit in bytes (-1: unlimited). ``initramfs`` is the program that makes the images, None where
+    there are none.
     """
 
     release: str
     boot_id: str
+    processor: str
+    has_iommu: bool
     bootloader: Bootloader
     cmdline: tuple[str, ...]
     loader_cmdline: tuple[str, ...]
     kernels: tuple[tuple[str, str], ...]
+    boot_entries: tuple[BootEntry, ...]
     files: Mapping[str, FileState]
     originals: Mapping[str, FileState]
     modules: ModuleIndex
     hugepages: Mapping[int, int]
     libvirt_units: tuple[str, ...]
     running_memlock: Mapping[str, int]
-    has_initramfs: bool
+    initramfs: Optional[str]
     record: Record
 
 
-def read_state(host: Host) -> HostState:
-    """Reads the host; changes nothing."""
+def read_state(host: Host, arguments: bool = False) -> HostState:
+    """Reads the host; changes nothing. ``arguments``: kernel arguments are wanted, so that grubby's menu matters."""
     release = host.kernel_release()
     cmdline = tuple((host.read_text("/proc/cmdline") or "").split())
     units = tuple(unit for unit in files.LIBVIRT_UNITS if _unit_exists(host, unit))
     originals = _originals(host)
+    bootloader = read_bootloader(host)
+    record = RecordFile(host).load()
+    by_grubby = bootloader.kind == "bls" and (arguments or bool(record.arguments_added))
     return HostState(
         release=release,
         boot_id=host.read_text("/proc/sys/kernel/random/boot_id") or "",
-        bootloader=read_bootloader(host),
+        processor=read_processor(host),
+        has_iommu=bool(host.listdir("/sys/class/iommu")),
+        bootloader=bootloader,
         cmdline=cmdline,
         loader_cmdline=_loader_cmdline(host, cmdline),
         kernels=tuple(_kernels(host)),
-        files={path: host.file_state(path) for path in _paths(units, originals)},
+        boot_entries=parse_entries(host.run(GRUBBY_INFO).stdout) if by_grubby else (),
+        files={path: host.file_state(path) for path in _paths(host, units, originals, by_grubby)},
         originals=originals,
-        modules=read_modules(host, release, " ".join(cmdline)),
+        modules=read_present_modules(host, release),
         hugepages={pool.size: pool.total for pool in read_hugepages(host)},
         libvirt_units=units,
         running_memlock=_running_memlock(host, units),
-        has_initramfs=host.which("update-initramfs") is not None and _has_initramfs(host),
-        record=RecordFile(host).load(),
+        initramfs=_initramfs_program(host),
+        record=record,
     )
 
 
-def _paths(units: tuple[str, ...], originals: Mapping[str, FileState]) -> list[str]:
-    fixed = (files.MODPROBE_CONF, files.MODULES_LOAD_CONF, files.TMPFILES_CONF, files.LIMITS_CONF, GRUB_DROPIN,
-             KERNEL_INSTALL_CMDLINE)
+def _paths(host: Host, units: tuple[str, ...], originals: Mapping[str, FileState], by_grubby: bool) -> list[str]:
+    fixed = [files.MODPROBE_CONF, files.MODULES_LOAD_CONF, files.TMPFILES_CONF, files.LIMITS_CONF, GRUB_DROPIN,
+             KERNEL_INSTALL_CMDLINE]
+    if by_grubby:
+        fixed += [DEFAULT_GRUB, *(f"{ENTRIES_DIR}/{name}" for name in host.listdir(ENTRIES_DIR)
+                                  if name.endswith(".conf"))]
     return sorted({*fixed, *map(files.memlock_dropin, units), *originals})
 
 
@@ -160,8 +177,13 @@ def _kernels(host: Host) -> Iterator[tuple[str, str]]:
                 break
 
 
-def _has_initramfs(host: Host) -> bool:
-    return any(name.startswith("initrd.img-") for name in host.listdir("/boot"))
+def _initramfs_program(host: Host) -> Optional[str]:
+    """The distribution's own program; Debian's calls dracut itself where that is installed instead."""
+    images = host.listdir("/boot")
+    for program, prefix in (("update-initramfs", "initrd.img-"), ("dracut", "initramfs-")):
+        if any(name.startswith(prefix) for name in images) and host.which(program) is not None:
+            return program
+    return None
 
 
 def _unit_exists(host: Host, unit: str) -> bool:

@@ -14,9 +14,10 @@ from .._core.errors import PassthroughError
 DKMS_TREE = "/var/lib/dkms"
 INSTALL_DIRS = ("updates/dkms", "extra", "updates")
 """Where DKMS puts modules below /lib/modules/K: Debian and Ubuntu, Fedora and RHEL, SUSE."""
-SIGNING_KEYS = ("/var/lib/dkms/mok.key", "/var/lib/dkms/mok.pub",
-                "/var/lib/shim-signed/mok/MOK.priv", "/var/lib/shim-signed/mok/MOK.der")
-"""Key pairs that DKMS makes by itself at a first build: its own, and Ubuntu's."""
+HANDED_DIR = "updates/nvgrace-passthrough"
+"""Where a module goes below /lib/modules/K that another host has built."""
+CERTIFICATE_PREFIX = "/var/lib/nvgrace-passthrough/signing-"
+"""The certificates of such modules, for mokutil."""
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}")
 
@@ -58,11 +59,19 @@ class Package:
 
 @dataclass(frozen=True)
 class ModInfo:
-    """The parts of modinfo that decide. ``signer`` is the common name of the certificate, None without signature."""
+    """The parts of modinfo that decide.
+
+    ``signer`` and ``sig_key`` are common name and serial number (lower-case hexadecimal) of the certificate that a
+    module is ``signed`` with; None where there is no signature, or one that modinfo cannot read. ``vermagic`` names the
+    kernel that it was built for.
+    """
 
     srcversion: Optional[str] = None
     signer: Optional[str] = None
     aliases: tuple[str, ...] = ()
+    signed: bool = False
+    sig_key: Optional[str] = None
+    vermagic: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,15 @@ class InTree:
 
 
 @dataclass(frozen=True)
+class Handed:
+    """The file of a module that another host has built."""
+
+    path: str
+    sha256: str
+    info: ModInfo = ModInfo()
+
+
+@dataclass(frozen=True)
 class KernelFacts:
     """The module in one kernel.
 
@@ -82,7 +100,10 @@ class KernelFacts:
     ``builds`` has the path of the built module by version, None for a build that was interrupted. ``active`` is the
     version that DKMS calls installed. ``copy`` says what the installed file is: ``none`` (no file), ``same`` as the
     build, ``partial`` (the beginning of it: a copy that was interrupted) or ``other``. ``listed`` is the path that
-    modules.dep gives, relative to /lib/modules/K. ``archived``: DKMS has moved modules of this kernel away.
+    modules.dep gives, relative to /lib/modules/K. ``archived``: DKMS has moved modules of this kernel away. ``info`` is
+    of the installed file where that is the build, ``built_info`` of the build of the version that is asked for.
+    ``signs``: the kernel was built for signed modules, None where its configuration is not there. ``follower`` is the
+    package that would bring the headers of the next kernel and is not installed, while the one for images is.
     """
 
     release: str
@@ -95,18 +116,27 @@ class KernelFacts:
     copy: str = "none"
     listed: Optional[str] = None
     info: ModInfo = ModInfo()
+    built_info: ModInfo = ModInfo()
     in_tree: Optional[InTree] = None
     archived: bool = False
+    signs: Optional[bool] = None
+    follower: Optional[str] = None
+    handed: Optional[Handed] = None
 
     @property
     def directory(self) -> str:
         return f"/lib/modules/{self.release}"
 
     @property
+    def place(self) -> Optional[str]:
+        """The file of ours that counts."""
+        return self.handed.path if self.handed else self.installed
+
+    @property
     def stale_list(self) -> bool:
         """True when modules.dep does not name the installed file, or names one outside the kernel that is gone."""
-        if self.installed is not None:
-            return self.listed is None or f"{self.directory}/{self.listed}" != self.installed
+        if self.place is not None:
+            return self.listed is None or f"{self.directory}/{self.listed}" != self.place
         return self.listed is not None and not self.listed.startswith("kernel/")
 
     def has_build(self, version: str) -> bool:
@@ -134,20 +164,23 @@ class Loaded:
 @dataclass(frozen=True)
 class Record:
     """What kmod.json keeps: the hash of the source that each version was built from (empty while it is being
-    replaced), and what did not exist before our first build."""
+    replaced), what did not exist before our first build, and the SHA-256 of the operator's certificate that the builds
+    are signed with (None: DKMS's own)."""
 
     sources: dict[str, str] = field(default_factory=dict)
     missing_keys: tuple[str, ...] = ()
     new_directories: tuple[str, ...] = ()
+    certificate: Optional[str] = None
 
     def as_json(self) -> dict[str, Any]:
         return {"sources": dict(self.sources), "missing_keys": list(self.missing_keys),
-                "new_directories": list(self.new_directories)}
+                "new_directories": list(self.new_directories), "certificate": self.certificate}
 
 
 @dataclass(frozen=True)
 class HostFacts:
-    """Everything that the planner needs. ``kernels`` covers those asked for and those in the DKMS tree."""
+    """Everything that the planner needs. ``kernels`` covers those asked for, those in the DKMS tree and those with a
+    handed-out module. ``journal`` are the files whose original state we keep."""
 
     running: str
     machine: str
@@ -160,6 +193,7 @@ class HostFacts:
     missing_keys: tuple[str, ...] = ()
     missing_directories: tuple[str, ...] = ()
     loaded: Optional[Loaded] = None
+    journal: tuple[str, ...] = ()
 
     def kernel(self, release: str) -> KernelFacts:
         return next(kernel for kernel in self.kernels if kernel.release == release)
@@ -170,7 +204,10 @@ class HostFacts:
 
 @dataclass(frozen=True)
 class Request:
-    """What the operator asked for. ``targets`` are kernel releases, ``build_timeout`` is in seconds."""
+    """What the operator asked for. ``targets`` are kernel releases, ``build_timeout`` is in seconds.
+
+    ``export``: build for hosts elsewhere, install nothing.
+    """
 
     package: Package
     targets: tuple[str, ...]
@@ -178,3 +215,4 @@ class Request:
     required_ids: frozenset[str] = frozenset()
     force: bool = False
     build_timeout: int = 1800
+    export: bool = False

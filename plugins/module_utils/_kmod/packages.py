@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .._core.errors import PassthroughError
 from .facts import HostFacts, Package
+
+# 6.12.107+deb13-arm64, 6.17.0-1008-nvidia-64k: what stands behind version and build.
+_FLAVOUR = re.compile(r"\d[^-]*(?:-\d[^-]*)?-([a-z].*)")
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,21 @@ def headers_package(family: str, release: str) -> str:
     return ""
 
 
-def missing_for_build(facts: HostFacts, releases: Sequence[str]) -> Missing:
-    """What is missing to build for these kernels; raises PassthroughError for a kernel that is not installed."""
+def following_packages(release: str, version_id: str) -> tuple[tuple[str, str], ...]:
+    """Debian's and Ubuntu's packages that always depend on the newest kernel of this flavour: images, and headers.
+
+    ``version_id`` is that of os-release: Ubuntu has newer kernels for an older release under a name of their own.
+    """
+    match = _FLAVOUR.fullmatch(release)
+    names = (match[1], f"{match[1]}-hwe-{version_id}") if match else ()
+    return tuple((f"linux-image-{name}", f"linux-headers-{name}") for name in names)
+
+
+def missing_for_build(facts: HostFacts, releases: Sequence[str], export: bool = False) -> Missing:
+    """What is missing to build for these kernels; raises PassthroughError for a kernel that is not installed.
+
+    An ``export`` needs no more of a kernel than its headers.
+    """
     things: list[str] = []
     packages: list[str] = []
     for program in ("dkms", "make"):
@@ -48,7 +65,7 @@ def missing_for_build(facts: HostFacts, releases: Sequence[str]) -> Missing:
             packages.append(program)
     for release in releases:
         kernel = facts.kernel(release)
-        if not kernel.exists:
+        if not kernel.exists and not export:
             raise PassthroughError(f"Kernel {release} is not installed on this host: /lib/modules/{release} does not "
                                    "exist; name another one in 'kernels'.")
         if kernel.missing_compiler and kernel.missing_compiler not in things:
@@ -56,7 +73,7 @@ def missing_for_build(facts: HostFacts, releases: Sequence[str]) -> Missing:
             packages.append(kernel.missing_compiler)
         if not kernel.headers:
             things.append(f"the headers of kernel {release}")
-            packages.append(headers_package(facts.family, release))
+            packages += [headers_package(facts.family, release), "" if export else kernel.follower or ""]
     return Missing(tuple(things), tuple(name for name in packages if name))
 
 

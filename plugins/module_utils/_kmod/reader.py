@@ -10,6 +10,7 @@ the DKMS tree (DKMS 3.0 to 3.2: ``<name>/<version>/source``, ``<name>/<version>/
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -17,10 +18,11 @@ from typing import Optional
 
 from .._core.errors import PassthroughError
 from .._core.host import Host
-from .._core.journal import StateFile
+from .._core.journal import Journal, StateFile
 from .facts import (
+    HANDED_DIR,
     INSTALL_DIRS,
-    SIGNING_KEYS,
+    Handed,
     HostFacts,
     InTree,
     KernelFacts,
@@ -29,72 +31,58 @@ from .facts import (
     Package,
     Record,
     TreeVersion,
-    check_name,
 )
+from .kernels import (
+    IN_TREE_DIR,
+    distribution_family,
+    headers_follower,
+    host_machine,
+    is_built_in,
+    missing_compiler_of,
+    modinfo,
+    module_file,
+    supports_signing,
+    vfio_aliases,
+)
+from .signing import DKMS_PAIR, UBUNTU_PAIR
+from .signing_reader import framework_files
 from .source import SourceTree
 
 STATE_NAME = "kmod"
-IN_TREE_DIR = "kernel/drivers/vfio/pci/nvgrace-gpu"
 
-_SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 _PROGRAMS = ("dkms", "make")
 _DEVICE = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
-_COMPILER = re.compile(r'^CONFIG_CC_VERSION_TEXT="?([^\s"]+)', re.MULTILINE)
 _MOVED_TREE = re.compile(r"^\s*(dkms_tree|source_tree|install_tree)=", re.MULTILINE)
-_FAMILIES = {"debian": "debian", "ubuntu": "debian", "rhel": "rhel", "fedora": "rhel", "centos": "rhel",
-             "suse": "suse", "opensuse": "suse", "sles": "suse"}
+_HANDED = re.compile(rf"/lib/modules/([^/]+)/{re.escape(HANDED_DIR)}/")
+_SIGNING_KEYS = tuple(path for pair in (DKMS_PAIR, UBUNTU_PAIR) for path in (pair.key, pair.certificate))
 
 
 def read_facts(host: Host, package: Package, targets: Sequence[str]) -> HostFacts:
-    """The state of a package on a host, for the ``targets`` (kernel releases) and every kernel in its DKMS tree."""
-    refuse_moved_trees(host)
-    machine = host.read_text("/proc/sys/kernel/arch") or os.uname().machine
+    """The state of a package on a host, for the ``targets`` (kernel releases), every kernel in its DKMS tree and every
+    one with a handed-out module."""
+    refuse_moved_trees(framework_files(host))
+    machine = host_machine(host)
+    journal = tuple(Journal(host, STATE_NAME).paths())
     versions = _tree_versions(host, package)
     kernels = tuple(_kernel(host, package, versions, release, machine)
-                    for release in _all_releases(host, package, versions, targets))
+                    for release in _all_releases(host, package, versions, [*targets, *_handed_releases(journal)]))
     return HostFacts(
         running=host.kernel_release(), machine=machine, family=distribution_family(host),
         programs=frozenset(name for name in _PROGRAMS if host.which(name)),
         kernels=kernels, versions=versions,
         source_sha256=_source_sha256(host, package), record=read_record(host, package),
-        missing_keys=tuple(path for path in SIGNING_KEYS if not host.lexists(path)),
-        missing_directories=_missing_directories(host, targets), loaded=_loaded(host, package))
+        missing_keys=tuple(path for path in _SIGNING_KEYS if not host.lexists(path)),
+        missing_directories=_missing_directories(host, targets), loaded=_loaded(host, package), journal=journal)
 
 
-def resolve_kernels(host: Host, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Kernel releases for a list of releases and the words ``running`` and ``installed``, without doubles."""
-    releases: list[str] = []
-    for word in wanted:
-        if word == "running":
-            releases.append(host.kernel_release())
-        elif word == "installed":
-            releases += installed_kernels(host)
-        else:
-            releases.append(check_name(word, "kernel release"))
-    return tuple(dict.fromkeys(releases))
+def _handed_releases(journal: Sequence[str]) -> list[str]:
+    return [match[1] for match in map(_HANDED.match, journal) if match]
 
 
-def installed_kernels(host: Host) -> list[str]:
-    """Releases whose modules are on the host; a directory that an old kernel left behind does not count."""
-    return [name for name in host.listdir("/lib/modules") if host.is_dir(f"/lib/modules/{name}/kernel")]
-
-
-def distribution_family(host: Host) -> str:
-    """``debian``, ``rhel``, ``suse`` or ``unknown``, from ID and ID_LIKE of os-release."""
-    text = host.read_text("/etc/os-release") or host.read_text("/usr/lib/os-release") or ""
-    fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    for word in f"{fields.get('ID', '')} {fields.get('ID_LIKE', '')}".replace('"', "").split():
-        if word in _FAMILIES:
-            return _FAMILIES[word]
-    return "unknown"
-
-
-def refuse_moved_trees(host: Host) -> None:
+def refuse_moved_trees(files: Sequence[tuple[str, str]]) -> None:
     """Raises PassthroughError when DKMS is configured to keep its trees elsewhere, where we would not look."""
-    names = ["/etc/dkms/framework.conf"] + [f"/etc/dkms/framework.conf.d/{name}"
-                                            for name in host.listdir("/etc/dkms/framework.conf.d")]
-    for name in names:
-        match = _MOVED_TREE.search(host.read_text(name) or "")
+    for name, text in files:
+        match = _MOVED_TREE.search(text)
         if match:
             raise PassthroughError(f"{name} sets {match[1]}: only DKMS's default places are supported, remove the "
                                    "setting first.")
@@ -106,17 +94,7 @@ def read_record(host: Host, package: Package) -> Optional[Record]:
     if entry is None:
         return None
     return Record(dict(entry.get("sources", {})), tuple(entry.get("missing_keys", ())),
-                  tuple(entry.get("new_directories", ())))
-
-
-def modinfo(host: Host, path: str) -> ModInfo:
-    """srcversion, signer and ``vfio_pci:`` aliases of a module file."""
-    fields: dict[str, list[str]] = {}
-    for line in host.run(("modinfo", host.path(path))).stdout.splitlines():
-        key, _colon, value = line.partition(":")
-        fields.setdefault(key.strip(), []).append(value.strip())
-    return ModInfo(fields.get("srcversion", [None])[0] or None, fields.get("signer", [None])[0] or None,
-                   _vfio_aliases(fields.get("alias", [])))
+                  tuple(entry.get("new_directories", ())), entry.get("certificate"))
 
 
 def list_files(host: Host, directory: str) -> dict[str, str]:
@@ -129,10 +107,6 @@ def list_files(host: Host, directory: str) -> dict[str, str]:
         else:
             found[name] = path
     return found
-
-
-def _vfio_aliases(aliases: Sequence[str]) -> tuple[str, ...]:
-    return tuple(sorted(alias for alias in aliases if alias.startswith("vfio_pci:")))
 
 
 def _source_sha256(host: Host, package: Package) -> Optional[str]:
@@ -171,33 +145,41 @@ def _all_releases(host: Host, package: Package, versions: Sequence[TreeVersion],
     return list(dict.fromkeys(releases))
 
 
-def _module_file(host: Host, directory: str, name: str) -> Optional[str]:
-    for suffix in _SUFFIXES:
-        if host.lexists(f"{directory}/{name}{suffix}"):
-            return f"{directory}/{name}{suffix}"
-    return None
-
-
 def _kernel(host: Host, package: Package, versions: Sequence[TreeVersion], release: str, machine: str) -> KernelFacts:
     directory = f"/lib/modules/{release}"
     builds: dict[str, Optional[str]] = {}
     for known in versions:
         built = f"{package.root}/{known.version}/{release}/{machine}"
         if host.is_dir(built):
-            builds[known.version] = _module_file(host, f"{built}/module", package.name)
+            builds[known.version] = module_file(host, f"{built}/module", package.name)
     active = _active(host, f"{package.root}/kernel-{release}-{machine}")
-    installed = next(filter(None, (_module_file(host, f"{directory}/{place}", package.name)
+    installed = next(filter(None, (module_file(host, f"{directory}/{place}", package.name)
                                    for place in INSTALL_DIRS)), None)
     candidates = [builds.get(active)] if active else list(builds.values())
     copy = _compare(host, installed, candidates)
+    info = modinfo(host, installed) if installed and copy == "same" else ModInfo()
+    asked = builds.get(package.version)
+    is_asked = active == package.version and copy == "same"
+    built_info = info if is_asked or asked is None else modinfo(host, asked)
+    if asked and built_info.vermagic is None:
+        # What is no module was left by a build that was interrupted, or damaged later.
+        builds[package.version] = None
+        copy = "other" if is_asked else copy
     return KernelFacts(
         release=release, exists=host.is_dir(directory), headers=host.exists(f"{directory}/build/include"),
-        missing_compiler=_missing_compiler(host, f"{directory}/build"),
+        missing_compiler=missing_compiler_of(host, f"{directory}/build"),
         builds=builds, active=active, installed=installed, copy=copy,
         listed=_listed(host, f"{directory}/modules.dep", package.name),
-        info=modinfo(host, installed) if installed and copy == "same" else ModInfo(),
+        info=info, built_info=built_info,
         in_tree=_in_tree(host, package, release, machine),
-        archived=bool(host.listdir(f"{package.root}/original_module/{release}/{machine}")))
+        archived=bool(host.listdir(f"{package.root}/original_module/{release}/{machine}")),
+        signs=supports_signing(host, f"{directory}/build"), follower=headers_follower(host, release),
+        handed=_handed(host, f"{directory}/{HANDED_DIR}/{package.name}.ko"))
+
+
+def _handed(host: Host, path: str) -> Optional[Handed]:
+    content = host.read_bytes(path)
+    return None if content is None else Handed(path, hashlib.sha256(content).hexdigest(), modinfo(host, path))
 
 
 def _active(host: Host, link: str) -> Optional[str]:
@@ -219,18 +201,6 @@ def _compare(host: Host, installed: Optional[str], candidates: Sequence[Optional
     return next((answer for answer in ("same", "partial") if answer in answers), "other")
 
 
-def _missing_compiler(host: Host, build: str) -> Optional[str]:
-    """``gcc`` or ``clang``, whichever the kernel was built with, when the host has neither it nor that very version."""
-    named = "gcc"
-    for name in ("include/config/auto.conf", ".config"):
-        match = _COMPILER.search(host.read_text(f"{build}/{name}") or "")
-        if match:
-            named = match[1]
-            break
-    family = "clang" if "clang" in named else "gcc"
-    return None if host.which(named) or host.which(family) else family
-
-
 def _listed(host: Host, modules_dep: str, name: str) -> Optional[str]:
     content = host.read_bytes(modules_dep) or b""
     for match in re.finditer(rb"/" + re.escape(name.encode()) + rb"\.ko(?:\.\w+)?:", content):
@@ -240,18 +210,18 @@ def _listed(host: Host, modules_dep: str, name: str) -> Optional[str]:
 
 def _in_tree(host: Host, package: Package, release: str, machine: str) -> Optional[InTree]:
     directory = f"/lib/modules/{release}"
-    path = _module_file(host, f"{directory}/{IN_TREE_DIR}", package.name)
+    path = module_file(host, f"{directory}/{IN_TREE_DIR}", package.name)
     if path:
         return InTree(path, modinfo(host, path))
-    archived = _module_file(host, f"{package.root}/original_module/{release}/{machine}", package.name)
+    archived = module_file(host, f"{package.root}/original_module/{release}/{machine}", package.name)
     origin = host.read_text(f"{archived}.origin") if archived else None
     if archived and origin and origin.startswith(f"{directory}/kernel/"):
         return InTree(archived, modinfo(host, archived), archived=True)
-    if f"/{package.name}.ko\n" in f"{host.read_text(f'{directory}/modules.builtin')}\n":
+    if is_built_in(host, package, directory):
         prefix = f"{package.module}.alias="
         strings = (host.read_bytes(f"{directory}/modules.builtin.modinfo") or b"").decode("utf-8", "replace")
         aliases = [text[len(prefix):] for text in strings.split("\0") if text.startswith(prefix)]
-        return InTree("built-in", ModInfo(aliases=_vfio_aliases(aliases)))
+        return InTree("built-in", ModInfo(aliases=vfio_aliases(aliases)))
     return None
 
 

@@ -7,44 +7,70 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any
 
 from .._core.errors import PassthroughError
 from .._core.host import Host
+from .._core.journal import Journal
 from .._core.plan import apply_plan
 from .._core.runner import plan_result
-from .facts import HostFacts, KernelFacts, ModInfo, Package, Request, check_name
+from .._host.keyring import read_enforcement, read_keyring
+from .enrolment import describe_signing, signature_warning
+from .facts import HostFacts, Package, Request, check_name
+from .kernels import distribution_names, installed_kernels, resolve_kernels
 from .planner import Decision, plan_absent, plan_present, state_of
-from .reader import installed_kernels, read_facts, resolve_kernels
+from .reader import STATE_NAME, read_facts
+from .result import describe, effective_info
+from .signing import SETTINGS, Signing, check_pair, signed_by
+from .signing_reader import framework_files, read_signing
 from .source import SourceTree, read_conf, unpack
 from .steps import DkmsSteps
 
 _ID = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def ensure(params: Mapping[str, Any], check_mode: bool, host: Host) -> dict[str, Any]:
     """Carries out ``state`` of the module's parameters and returns the module's result.
 
-    Raises PassthroughError with ``missing_packages`` or ``build_log_tail`` in its details. In check mode what an
-    earlier task of the same run may yet supply (packages, a GPU given back) is a warning.
+    Raises PassthroughError with ``missing_packages``, ``missing_prebuilt`` or ``build_log_tail`` in its details. In
+    check mode what an earlier task of the same run may yet supply (packages, a build elsewhere, a GPU given back) is a
+    warning.
     """
     if params["build_timeout"] < 1:
         raise PassthroughError("'build_timeout' must be at least 1 second.")
     if params["state"] == "absent":
         return _absent(params, check_mode, host)
-    return _present(params, check_mode, host)
+    if not params["kernels"]:
+        raise PassthroughError("'kernels' is empty: name 'running', 'installed' or kernel releases.")
+    if params["certificate_sha256"] and not _SHA256.fullmatch(params["certificate_sha256"]):
+        raise PassthroughError(f"{params['certificate_sha256'][:80]!r} in 'certificate_sha256' is not a SHA-256: 64 "
+                               "digits of lower-case hexadecimal are needed.")
+    if params["prebuilt"]:
+        # Here and below: what most runs do not need is not loaded for them.
+        from .handout import hand_out
+        return hand_out(params, _request(params, Package(check_name(params["name"], "package name"), ""), host),
+                        check_mode, host)
+    return _build(params, check_mode, host)
 
 
-def _present(params: Mapping[str, Any], check_mode: bool, host: Host) -> dict[str, Any]:
+def _request(params: Mapping[str, Any], package: Package, host: Host) -> Request:
+    return Request(package, resolve_kernels(host, params["kernels"]), params["prefer_in_tree"] and not _export(params),
+                   _required_ids(params["required_ids"]), params["force"], params["build_timeout"], _export(params))
+
+
+def _export(params: Mapping[str, Any]) -> bool:
+    return bool(params["state"] == "exported")
+
+
+def _build(params: Mapping[str, Any], check_mode: bool, host: Host) -> dict[str, Any]:
     tree = _shipped_source(params)
     package = _package_of(tree, params)
-    request = Request(package, resolve_kernels(host, params["kernels"]), params["prefer_in_tree"],
-                      _required_ids(params["required_ids"]), params["force"], params["build_timeout"])
-    if not request.targets:
-        raise PassthroughError("'kernels' is empty: name 'running', 'installed' or kernel releases.")
+    request = _request(params, package, host)
     steps = DkmsSteps(package, request.build_timeout)
     facts = read_facts(host, package, request.targets)
-    decision = plan_present(facts, request, tree, steps)
+    signing = _signing(params, facts, host)
+    decision = plan_present(facts, request, tree, steps, signing)
     warnings = list(decision.warnings)
     if decision.missing.things:
         sentence = decision.missing.sentence(package, "built")
@@ -52,9 +78,20 @@ def _present(params: Mapping[str, Any], check_mode: bool, host: Host) -> dict[st
             raise PassthroughError(sentence, missing_packages=list(decision.missing.packages))
         warnings.append(sentence)
     actions, facts = _carry_out(host, request, facts, decision, check_mode)
+    if actions and not check_mode:
+        # DKMS may have made its pair just now.
+        signing = _signing(params, facts, host)
+        _confirm_signed(facts, request, decision, signing)
     planned = check_mode and decision.plan.changed
-    return {**plan_result(decision.plan, actions), **_describe(facts, request, decision, planned, steps, tree),
-            "missing_packages": list(decision.missing.packages), "warnings": warnings, "kept": []}
+    described, more = _describe_signing(host, facts, decision, planned, signing)
+    result = {**plan_result(decision.plan, actions),
+              **describe(facts, request, decision, planned, steps.build_seconds, tree.aliases()),
+              "source_sha256": tree.sha256, "signing": described,
+              "missing_packages": list(decision.missing.packages), "warnings": warnings + more, "kept": []}
+    if request.export:
+        from .export import exports
+        result.update(exports(host, facts, request, tree, signing, params["_have"] or {}, planned))
+    return result
 
 
 def _absent(params: Mapping[str, Any], check_mode: bool, host: Host) -> dict[str, Any]:
@@ -72,7 +109,8 @@ def _absent(params: Mapping[str, Any], check_mode: bool, host: Host) -> dict[str
     kept = _kept_keys(facts)
     actions, facts = _carry_out(host, request, facts, decision, check_mode)
     planned = check_mode and decision.plan.changed
-    return {**plan_result(decision.plan, actions), **_describe(facts, request, decision, planned, steps, None),
+    return {**plan_result(decision.plan, actions),
+            **describe(facts, request, decision, planned, steps.build_seconds, None), "source_sha256": None,
             "missing_packages": list(decision.missing.packages), "warnings": warnings, "kept": kept}
 
 
@@ -81,7 +119,7 @@ def _carry_out(host: Host, request: Request, facts: HostFacts, decision: Decisio
     """The actions, and the facts that hold after them."""
     if check_mode or not decision.plan.changed:
         return decision.plan.actions(), facts
-    actions = apply_plan(host, decision.plan)
+    actions = apply_plan(host, decision.plan, Journal(host, STATE_NAME))
     after = read_facts(host, request.package, request.targets)
     _confirm(after, request, decision)
     return actions, after
@@ -113,6 +151,18 @@ def _required_ids(values: list[str]) -> frozenset[str]:
     return ids
 
 
+def _signing(params: Mapping[str, Any], facts: HostFacts, host: Host) -> Signing:
+    own = check_pair(params["signing_key"], params["signing_certificate"])
+    signing = read_signing(host, own, framework_files(host), SETTINGS in facts.journal,
+                           distribution_names(host)[:1] == ["ubuntu"])
+    wanted = params["certificate_sha256"]
+    found = signing.certificate.sha256 if signing.certificate else None
+    if wanted and found and wanted != found:
+        raise PassthroughError(f"{signing.pair.certificate} has the SHA-256 {found}, 'certificate_sha256' asks for "
+                               f"{wanted}: name the pair that belongs to it, or correct the hash.")
+    return signing
+
+
 def _confirm(facts: HostFacts, request: Request, decision: Decision) -> None:
     """Trusts what stands on the host, not that every program ended well."""
     for release, wanted in decision.states.items():
@@ -125,50 +175,32 @@ def _confirm(facts: HostFacts, request: Request, decision: Decision) -> None:
                                    f"module: run 'depmod -a {release}' by hand and look at what it says.")
 
 
-def _describe(facts: HostFacts, request: Request, decision: Decision, planned: bool, steps: DkmsSteps,
-              tree: Optional[SourceTree]) -> dict[str, Any]:
-    kernels = [_kernel_result(facts, release, decision, planned, steps) for release in request.targets]
-    leader = next((entry for entry in kernels if entry["kernel"] == facts.running), kernels[0] if kernels else None)
-    provides = []
-    if tree is not None and leader is not None:
-        aliases = _effective_info(facts.kernel(leader["kernel"]), leader["state"]).aliases
-        if planned and leader["state"] == "installed":
-            aliases = tree.aliases()
-        provides = [{"module": request.package.module, "driver": request.package.module, "aliases": list(aliases)}]
-    return {"name": request.package.name, "version": request.package.version or None,
-            "source_sha256": tree.sha256 if tree else None, "kernels": kernels, "provides": provides,
-            "other_versions": [known.version for known in facts.versions
-                               if tree is not None and known.version != request.package.version],
-            "reload_required": _reload_required(facts, decision, planned)}
+def _confirm_signed(facts: HostFacts, request: Request, decision: Decision, signing: Signing) -> None:
+    """DKMS goes on without a word where it cannot sign."""
+    for release, state in decision.states.items():
+        info = effective_info(facts.kernel(release), state)
+        if signing.own and signing.certificate and state != "in-tree" and signed_by(info, signing.certificate) is False:
+            raise PassthroughError(f"{request.package.name} was built for kernel {release}, and {signing.pair.key} has "
+                                   f"not signed it (signer: {info.signer or 'none'}): look whether "
+                                   f"/lib/modules/{release}/build/scripts/sign-file is there, and run again.")
 
 
-def _kernel_result(facts: HostFacts, release: str, decision: Decision, planned: bool,
-                   steps: DkmsSteps) -> dict[str, Any]:
-    kernel = facts.kernel(release)
-    state = decision.states[release]
-    unknown = planned and release in decision.built
-    info = ModInfo() if unknown else _effective_info(kernel, state)
-    paths = {"in-tree": kernel.in_tree.path if kernel.in_tree else None, "installed": kernel.installed}
-    loaded = facts.loaded if release == facts.running else None
-    return {"kernel": release, "state": state, "path": None if unknown else paths.get(state),
-            "srcversion": info.srcversion, "loaded_srcversion": loaded.srcversion if loaded else None,
-            "signer": info.signer, "build_seconds": steps.build_seconds.get(release)}
-
-
-def _effective_info(kernel: KernelFacts, state: str) -> ModInfo:
-    if state == "in-tree" and kernel.in_tree is not None:
-        return kernel.in_tree.info
-    return kernel.info if state == "installed" else ModInfo()
-
-
-def _reload_required(facts: HostFacts, decision: Decision, planned: bool) -> bool:
-    """Whether the running kernel holds another build of the module than the one that it would load now."""
-    state = decision.states.get(facts.running, "absent")
-    if facts.loaded is None or state == "absent":
-        return False
-    if planned and facts.running in decision.built:
-        return True
-    return facts.loaded.srcversion != _effective_info(facts.kernel(facts.running), state).srcversion
+def _describe_signing(host: Host, facts: HostFacts, decision: Decision, planned: bool,
+                      signing: Signing) -> tuple[dict[str, Any], list[str]]:
+    """The ``signing`` part of the result, and a warning where the running kernel would not load its module."""
+    enforcement = read_enforcement(host)
+    keyring = read_keyring(host)
+    ours = [release for release, state in decision.states.items() if state in ("installed", "built")]
+    here = facts.running in ours and decision.states[facts.running] == "installed"
+    path = signing.pair.certificate
+    der = not (host.read_bytes(path) or b"").lstrip().startswith(b"-----")
+    described = describe_signing(enforcement, keyring, signing.certificate, path, der, here)
+    described["key_pair"] = ("own" if signing.own else "dkms") if ours else None
+    if not here or planned:
+        return described, []
+    info = effective_info(facts.kernel(facts.running), "installed")
+    warning = signature_warning(enforcement, keyring, signing.certificate, facts.running, info)
+    return described, [warning] if warning else []
 
 
 def _kept_keys(facts: HostFacts) -> list[str]:

@@ -1,15 +1,16 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Counts module calls on managed hosts: facts, copies and the inner calls of action plugins included.
+"""Counts and times module calls on managed hosts: facts, copies and the inner calls of action plugins included.
 
 A callback sees one result a task, however many modules the task's action plugin ran. So this wraps
-ActionBase._execute_module, in the main process, before workers are forked, and each call appends a line
-(host, module) to the file that NVGRACE_COUNT_CALLS names.
+ActionBase._execute_module, in the main process, before workers are forked, and each call appends a line (host, module,
+seconds) to the file that NVGRACE_COUNT_CALLS names.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -28,13 +29,16 @@ _execute_module = ActionBase._execute_module
 
 def _counting(self: ActionBase, module_name: str | None = None, *args: Any, **kwargs: Any) -> Any:
     host = (kwargs.get("task_vars") or {}).get("inventory_hostname", "?")
-    line = f"{host} {module_name or self._task.action}\n".encode()
-    handle = os.open(_PATH, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    started = time.monotonic()
     try:
-        os.write(handle, line)
+        return _execute_module(self, module_name, *args, **kwargs)
     finally:
-        os.close(handle)
-    return _execute_module(self, module_name, *args, **kwargs)
+        line = f"{host} {module_name or self._task.action} {time.monotonic() - started:.4f}\n".encode()
+        handle = os.open(_PATH, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(handle, line)
+        finally:
+            os.close(handle)
 
 
 class CallbackModule(CallbackBase):

@@ -170,7 +170,7 @@ def _add_spec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--product", default="gh200-120gb", help=f"{', '.join(PRODUCTS)} (default: gh200-120gb)")
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="number of GPUs (default: 1)")
     parser.add_argument("--fault", action="append", default=[],
-                        help=f"{', '.join(fault_names())}; repeatable, for all GPUs")
+                        help=f"{', '.join(fault_names())}; repeatable; for all GPUs, or as 1:NAME for GPU 1 alone")
     parser.add_argument("--boot", default=DIRECT, help=f"{', '.join(BOOTS)} (default: {DIRECT})")
     parser.add_argument("--secure-boot", action="store_true",
                         help="the firmware has Microsoft's keys and starts only what is signed")

@@ -88,7 +88,7 @@ FUNCTIONS = {**PRODUCTS, AUDIO.name: AUDIO}
 
 @dataclass(frozen=True)
 class Faults:
-    """What is wrong with the host; every GPU of the lab has it."""
+    """What is wrong with a host and all of its GPUs, or with one of them."""
 
     no_properties: bool = False
     size_zero: bool = False
@@ -181,6 +181,27 @@ def parse_faults(words: Sequence[str]) -> Faults:
     return Faults(**chosen)  # type: ignore[arg-type]
 
 
+def split_faults(words: Sequence[str], gpus: int) -> tuple[Faults, tuple[Faults, ...]]:
+    """Parse repeated --fault values, where 1:NAME is a fault of GPU 1 alone.
+
+    Returns the faults of the host and all GPUs, and for each GPU these with its own. Raises UsageError as parse_faults
+    does, and for a GPU that the lab does not have or a fault that no GPU has alone.
+    """
+    common: list[str] = []
+    own: dict[int, list[str]] = {}
+    for word in words:
+        index, colon, fault = word.partition(":")
+        if not colon:
+            common.append(word)
+            continue
+        if not index.isdecimal() or int(index) >= gpus:
+            raise UsageError(f"The fault {word!r} is for a GPU that the lab does not have: 0 to {gpus - 1} exist.")
+        if fault in HOST_FAULTS:
+            raise UsageError(f"The fault {fault} is one of the whole host; leave out {index + colon!r}.")
+        own.setdefault(int(index), []).append(fault)
+    return parse_faults(common), tuple(parse_faults([*common, *own.get(index, [])]) for index in range(gpus))
+
+
 def find_product(name: str) -> Product:
     """Return a product by its name. Raises UsageError for an unknown one."""
     if name not in PRODUCTS:
@@ -188,13 +209,19 @@ def find_product(name: str) -> Product:
     return PRODUCTS[name]
 
 
+def check_count(count: int) -> int:
+    """Return how many GPUs a host has. Raises UsageError for a count that it cannot hold."""
+    if not 1 <= count <= MAX_GPUS:
+        raise UsageError(f"A lab has 1 to {MAX_GPUS} GPUs, not {count}.")
+    return count
+
+
 def place_gpus(product: Product, count: int, shared_slot: bool = False, hotplug: bool = False) -> tuple[Gpu, ...]:
     """Return the GPUs of a host: one a slot, all in one, or each behind a root port of its own.
 
     Raises UsageError for a count that the host cannot hold.
     """
-    if not 1 <= count <= MAX_GPUS:
-        raise UsageError(f"A lab has 1 to {MAX_GPUS} GPUs, not {count}.")
+    check_count(count)
     per_gpu = min(NODES_PER_GPU, MAX_INITIATOR_NODES // count) if product.memory else 0
     functions = 2 if product.companion else 1
 

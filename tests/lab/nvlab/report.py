@@ -23,7 +23,7 @@ def as_data(lab: Lab, key: Path) -> dict[str, object]:
         "arch": lab.spec.arch.name,
         "kernel": lab.spec.kernel.name,
         "product": lab.spec.product.name,
-        "faults": lab.spec.faults.words(),
+        "faults": list(lab.spec.fault_words),
         "boot": lab.spec.boot,
         "secure_boot": lab.spec.secure_boot,
         "hotplug": lab.spec.hotplug,
@@ -57,7 +57,7 @@ def _row(lab: Lab) -> tuple[str, ...]:
     spec = lab.spec
     boot = "-" if lab.boot_seconds is None else f"{lab.boot_seconds:.1f} s"
     return (spec.name, lab.state(), spec.arch.name, spec.kernel.name, spec.product.name, str(len(spec.gpus)),
-            ",".join(spec.faults.words()) or "-", str(lab.ssh_port), lab.accel, boot)
+            ",".join(spec.fault_words) or "-", str(lab.ssh_port), lab.accel, boot)
 
 
 def table(labs: Sequence[Lab]) -> str:

@@ -15,10 +15,11 @@ from .products import (
     Faults,
     Gpu,
     Product,
+    check_count,
     find_product,
     firmware_memory,
-    parse_faults,
     place_gpus,
+    split_faults,
 )
 from .recipe import ARCHES, KERNELS, LOADERS, Arch, Kernel, Loader
 
@@ -32,7 +33,9 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 class Spec:
     """One lab: a name and the machine behind it. ``snapshots``: it can be saved while it runs, at a price.
 
-    ``hotplug``: its GPUs are behind root ports and can be taken out while it runs.
+    ``faults`` are those of the host and of all GPUs, ``gpu_faults`` for each GPU these and its own, ``fault_words`` all
+    of them in the notation of the command line. ``hotplug``: its GPUs are behind root ports and can be taken out while
+    it runs.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Spec:
     product: Product
     gpus: tuple[Gpu, ...]
     faults: Faults
+    gpu_faults: tuple[Faults, ...]
+    fault_words: tuple[str, ...] = ()
     snapshots: bool = False
     boot: str = DIRECT
     secure_boot: bool = False
@@ -56,7 +61,7 @@ class Spec:
 
         A kernel that Secure Boot has locked down takes no tables from the initrd, which is where the lab has them.
         """
-        return None if self.secure_boot else firmware_memory(gpu, self.faults, self.arch.name)
+        return None if self.secure_boot else firmware_memory(gpu, self.gpu_faults[gpu.index], self.arch.name)
 
     @property
     def disk_kernel(self) -> Kernel:
@@ -106,7 +111,7 @@ def _check_product(spec: Spec) -> None:
     if product.only_arch not in (None, spec.arch.name):
         raise UsageError(f"The product {product.name!r} is for {product.only_arch} hosts; "
                          f"add --arch {product.only_arch}.")
-    senseless = [word for word in spec.faults.words() if word.partition("=")[0] not in HOST_FAULTS]
+    senseless = [word for word in spec.fault_words if word.partition("=")[0] not in HOST_FAULTS]
     if senseless and not product.memory:
         raise UsageError(f"The fault {senseless[0]} is one of a GPU with coherent memory, and {product.name} has none.")
     if spec.hotplug and product.memory:
@@ -121,11 +126,12 @@ def make_spec(name: str, arch: str, kernel: str, product: str, gpus: int, faults
               hotplug: bool = False) -> Spec:
     """Return the checked request. Raises UsageError with the first thing that is wrong with it."""
     found = find_product(product)
-    chosen = parse_faults(faults)
+    common, own = split_faults(faults, check_count(gpus))
     if boot not in BOOTS:
         raise UsageError(f"There is no boot {boot!r}; the lab knows {', '.join(BOOTS)}.")
     spec = Spec(check_name(name), find_arch(arch), find_kernel(kernel, arch), found,
-                place_gpus(found, gpus, chosen.shared_group, hotplug), chosen, snapshots, boot, secure_boot, hotplug)
+                place_gpus(found, gpus, common.shared_group, hotplug), common, own, tuple(faults), snapshots, boot,
+                secure_boot, hotplug)
     _check_boot(spec)
     _check_product(spec)
     return spec

@@ -62,7 +62,7 @@ def save(lab: Lab) -> None:
     spec = lab.spec
     data = {
         "name": spec.name, "arch": spec.arch.name, "kernel": spec.kernel.name, "product": spec.product.name,
-        "gpus": len(spec.gpus), "faults": spec.faults.words(), "snapshots": spec.snapshots,
+        "gpus": len(spec.gpus), "faults": list(spec.fault_words), "snapshots": spec.snapshots,
         "boot": spec.boot, "secure_boot": spec.secure_boot, "hotplug": spec.hotplug, "phase": lab.phase,
         "ssh_port": lab.ssh_port, "accel": lab.accel, "image": str(lab.image),
         "kernel_directory": None if lab.kernel is None else str(lab.kernel),

@@ -4,7 +4,11 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -114,3 +118,76 @@ def test_run_accepts_any_status_with_an_empty_ok(tmp_path: Path) -> None:
 ])
 def test_last_line(stdout: str, stderr: str, expected: str) -> None:
     assert CommandResult(("x",), 1, stdout, stderr).last_line() == expected
+
+
+def test_run_hands_standard_input_over() -> None:
+    assert Host("/").run(["cat"], stdin="one\ntwo\n").stdout == "one\ntwo\n"
+    assert Host("/").run(["cat"]).stdout == ""
+
+
+def test_head_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abcdef")
+    assert Host(str(tmp_path)).read_bytes("/file", 3) == b"abc"
+    assert Host(str(tmp_path)).read_bytes("/file") == b"abcdef"
+
+
+def write_and_be_killed(root: Path, path: str) -> None:
+    """A writer that SIGKILL ends when the new content is written and the old file is still there."""
+    pid = os.fork()
+    if pid == 0:
+        os.replace = lambda *_arguments: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+        Host(str(root)).write_atomic(path, b"new")
+        os._exit(0)
+    _pid, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status)
+
+
+def test_what_a_killed_writer_leaves_is_removed_by_whoever_writes_or_removes_the_file_next(tmp_path: Path) -> None:
+    host = Host(str(tmp_path))
+    for next_one in (lambda: host.write_atomic("/etc/file", b"newer"), lambda: host.remove("/etc/file")):
+        host.write_atomic("/etc/file", b"old")
+        host.write_atomic("/etc/other", b"other")
+        write_and_be_killed(tmp_path, "/etc/file")
+        assert host.read_bytes("/etc/file") == b"old"
+        assert len(host.listdir("/etc")) == 3
+        next_one()
+        assert set(host.listdir("/etc")) - {"file"} == {"other"}
+
+
+def test_sweeping_leaves_writers_that_are_alive_and_files_of_others(tmp_path: Path) -> None:
+    host = Host(str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        names = [f".nvgrace-file.{other.pid}", ".nvgrace-file.notes", "file"]
+        for name in [*names, ".nvgrace-file.4194999"]:
+            (tmp_path / name).write_bytes(b"")
+        host.sweep_directory("/")
+        assert host.listdir("/") == sorted(names)
+        other.communicate(b"\n")
+    host.sweep_directory("/nowhere")
+
+
+def test_a_program_that_is_stuck_in_the_kernel_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as the caller can tell, a program whose pipes nobody closes: its child has a session of its own."""
+    host = program(tmp_path, "tool", f"setsid sleep 30 & echo $! > {tmp_path}/child; sleep 30")
+    monkeypatch.setattr("ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host._KILL_SECONDS", 0.3)
+    started = time.monotonic()
+    with pytest.raises(CommandError, match="is still blocked in the kernel as process") as caught:
+        host.run(["tool"], timeout=0.5)
+    assert time.monotonic() - started < 10
+    assert caught.value.details["stuck_pid"] > 0
+    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+
+
+def test_groups_of_the_host(tmp_path: Path) -> None:
+    first = grp.getgrall()[0]
+    assert Host(str(tmp_path)).group_id(first.gr_name) == first.gr_gid
+    assert Host(str(tmp_path)).group_id("no-such-group-here") is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_node_is_given_to_root_and_a_group(tmp_path: Path) -> None:
+    host = Host(str(tmp_path))
+    (tmp_path / "node").write_bytes(b"")
+    host.set_owner("/node", 12345, 0o660)
+    assert host.owner_of("/node") == (12345, 0o660)
+    assert host.owner_of("/nothing") is None

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -121,3 +123,83 @@ def test_plan_result_has_diff_and_actions() -> None:
 def test_second_run_is_refused_while_the_first_holds_the_lock(host: Host) -> None:
     with host_lock(host), pytest.raises(PassthroughError, match="Another run"), host_lock(host, seconds=0):
         raise AssertionError("two runs at once")
+
+
+def test_file_that_is_forgotten_stays_as_it_is(host: Host, tmp_path: Path) -> None:
+    journal = Journal(host, "host")
+    journal.remember("/etc/there")
+    journal.remember("/etc/new")
+    host.write_atomic("/etc/there", b"changed")
+    journal.forget("/etc/there")
+    journal.forget("/etc/never")
+    assert journal.paths() == ["/etc/new"]
+    assert (tmp_path / "etc" / "there").read_bytes() == b"changed"
+    journal.forget("/etc/new")
+    assert not (tmp_path / STATE_DIR.lstrip("/")).exists()
+
+
+def hold_lock(root: Path, log: Path, seconds: float) -> int:
+    """A process that takes the lock, logs that it begins and ends, and is its id."""
+    pid = os.fork()
+    if pid == 0:
+        with host_lock(Host(str(root)), seconds=30):
+            for word in ("begins", "ends"):
+                with log.open("a") as stream:
+                    stream.write(f"{os.getpid()} {word}\n")
+                time.sleep(seconds)
+        os._exit(0)
+    return pid
+
+
+def test_runs_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    pids = [hold_lock(tmp_path / "root", log, 0.15) for _number in range(4)]
+    for pid in pids:
+        assert os.waitpid(pid, 0)[1] == 0
+    lines = [line.split() for line in log.read_text().splitlines()]
+    assert [word for _pid, word in lines] == ["begins", "ends"] * 4
+    assert all(lines[number][0] == lines[number + 1][0] for number in range(0, 8, 2))
+
+
+def test_the_second_run_refuses_in_the_end_and_names_the_first(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    pid = hold_lock(tmp_path / "root", log, 3)
+    while not log.exists():
+        time.sleep(0.01)
+    with pytest.raises(PassthroughError, match=rf"Another run of nvgrace.passthrough \(process {pid}\) has held"), \
+            host_lock(Host(str(tmp_path / "root")), seconds=0.3):
+        raise AssertionError("two runs at once")
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    with host_lock(Host(str(tmp_path / "root")), seconds=0):
+        pass  # a run that was killed holds nothing
+
+
+def test_a_child_that_outlives_the_run_does_not_keep_the_lock(tmp_path: Path) -> None:
+    host = Host(str(tmp_path))
+    with host_lock(host):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(30)
+            os._exit(0)
+    try:
+        with host_lock(host, seconds=0):
+            pass
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / "run" / "nvgrace-passthrough.lock").symlink_to("../precious")
+    with pytest.raises(OSError), host_lock(Host(str(tmp_path))):
+        raise AssertionError("locked through a link")
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_the_lock_sweeps_what_killed_runs_left_in_the_state_directory(host: Host) -> None:
+    host.write_atomic(f"{STATE_DIR}/.nvgrace-host.json.4194999", b"half")
+    with host_lock(host):
+        assert not host.is_dir(STATE_DIR)

@@ -8,7 +8,9 @@ Writes come from forked children, so all state is in the directory and none in m
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -27,8 +29,12 @@ alias vfio_pci:v000010DEd00002342sv*sd*bc*sc*i* nvgrace_gpu_vfio_pci
 alias vfio_pci:v000010DEd00002941sv*sd*bc*sc*i* nvgrace_gpu_vfio_pci
 """
 DRIVER_OF_MODULE = {"vfio_pci": "vfio-pci", VARIANT: VARIANT, "nouveau": "nouveau", "snd_hda_intel": "snd_hda_intel",
-                    "odd_module": "Odd-Driver"}
+                    "odd_module": "Odd-Driver", "nvidia": "nvidia", "nvidia_nvswitch": "nvidia-nvswitch",
+                    "xhci_pci": "xhci_hcd", "i2c_nvidia_gpu": "nvidia-gpu", "pcieport": "pcieport",
+                    "mlx5_core": "mlx5_core", "nvme": "nvme"}
 VFIO_MODULES = ("vfio_pci", VARIANT, "odd_module")
+GROUPS = {"vfio": 990, "kvm": 104}
+_TOKEN = re.compile(r'(\w+(?:\{[^}]*\})?)(==|\+=|=)"([^"]*)"')
 
 
 class FakeHost(Host):
@@ -42,6 +48,7 @@ class FakeHost(Host):
         self.blocks: set[str] = set()
         self.late_groups: dict[str, tuple[int, list[str]]] = {}
         self.missing_modules: set[str] = set()
+        self.answers: dict[str, str] = {}
         self.write("/proc/sys/kernel/osrelease", KERNEL + "\n")
         self.write("/proc/sys/kernel/random/boot_id", "11111111-2222\n")
         self.write(f"/lib/modules/{KERNEL}/modules.alias", ALIASES)
@@ -69,20 +76,21 @@ class FakeHost(Host):
 
     def add_function(self, address: str, device: str = "2342", vendor: str = "10de", class_code: str = "030200",
                      group: Optional[int] = None, driver: Optional[str] = None, resource: str = "",
-                     config: bytes = b"") -> None:
+                     config: bytes = b"", node: int = 0) -> None:
         base = f"/sys/bus/pci/devices/{address}"
         self.write(f"{base}/vendor", f"0x{vendor}\n")
         self.write(f"{base}/device", f"0x{device}\n")
         self.write(f"{base}/class", f"0x{class_code}\n")
         self.write(f"{base}/subsystem_vendor", "0x10de\n")
         self.write(f"{base}/subsystem_device", "0x16eb\n")
-        self.write(f"{base}/numa_node", "0\n")
+        self.write(f"{base}/numa_node", f"{node}\n")
         self.write(f"{base}/driver_override", "(null)\n")
         self.write(f"{base}/reset_method", "flr bus\n")
         self.write(f"{base}/resource", resource)
         self.write(f"{base}/config", config)
+        code = class_code.upper()
         self.write(f"{base}/modalias", f"pci:v0000{vendor.upper()}d0000{device.upper()}sv000010DEsd000016EB"
-                                       f"bc{class_code[:2]}sc{class_code[2:4]}i{class_code[4:]}\n")
+                                       f"bc{code[:2]}sc{code[2:4]}i{code[4:]}\n")
         if group is not None:
             self.set_group(address, group)
         if driver is not None:
@@ -120,7 +128,8 @@ class FakeHost(Host):
         return self.readlink_name(f"/sys/bus/pci/devices/{address}/driver")
 
     def override(self, address: str) -> str:
-        return self.read(f"/sys/bus/pci/devices/{address}/driver_override").strip()
+        # (null) where a captured tree has the identity of a function alone
+        return self.read_text(f"/sys/bus/pci/devices/{address}/driver_override") or "(null)"
 
     def log(self) -> list[str]:
         return self.read("/log").splitlines() if self.has("/log") else []
@@ -133,6 +142,7 @@ class FakeHost(Host):
                 for name in files:
                     path = Path(directory) / name
                     found[str(path.relative_to(self.base))] = path.read_bytes().hex()
+        found["owners"] = json.dumps(self._owners(), sort_keys=True)
         for address in self.listdir("/sys/bus/pci/devices"):
             found[address] = f"{self.driver(address)} {self.override(address)}"
         return found
@@ -158,6 +168,8 @@ class FakeHost(Host):
             time.sleep(60)
         directory = self.base / "sys/bus/pci/devices" / address
         (directory / "driver").unlink()
+        for path in self._nodes(address):
+            self._own(path, None)
         shutil.rmtree(directory / "vfio-dev", ignore_errors=True)
 
     def _probe(self, address: str) -> None:
@@ -175,22 +187,103 @@ class FakeHost(Host):
         directory = f"/sys/bus/pci/devices/{address}"
         self.link(f"{directory}/driver", f"../../drivers/{driver}")
         if driver in [DRIVER_OF_MODULE[module] for module in VFIO_MODULES]:
-            self.write(f"{directory}/vfio-dev/vfio0/uevent")
+            number = self.listdir("/sys/bus/pci/devices").index(address)
+            self.write(f"{directory}/vfio-dev/vfio{number}/uevent")
+            self.write(f"/dev/vfio/devices/vfio{number}")
         if address in self.late_groups:
             group, members = self.late_groups[address]
             for member in members:
                 self.set_group(member, group)
+        if self.which("udevadm"):
+            for path in self._nodes(address):
+                self._udev_node(path)
+
+    # --- owners of device nodes, which a test that is not root cannot change ---
+    def group_id(self, name: str) -> Optional[int]:
+        return GROUPS.get(name)
+
+    def owner_of(self, path: str) -> Optional[tuple[int, int]]:
+        if not self.has(path):
+            return None
+        gid, mode = self._owners().get(path, (0, 0o600))
+        return gid, mode
+
+    def set_owner(self, path: str, gid: int, mode: int) -> None:
+        self._own(path, (gid, mode))
+
+    def _owners(self) -> dict[str, tuple[int, int]]:
+        return json.loads(self.read("/owners")) if self.has("/owners") else {}  # type: ignore[no-any-return]
+
+    def _own(self, path: str, owner: Optional[tuple[int, int]]) -> None:
+        owners = self._owners()
+        owners.pop(path, None)
+        if owner is not None and tuple(owner) != (0, 0o600):
+            owners[path] = owner
+        self.write("/owners", json.dumps(owners))
+
+    def _nodes(self, address: str) -> list[str]:
+        devices = self.listdir(f"/sys/bus/pci/devices/{address}/vfio-dev")
+        group = self.readlink_name(f"/sys/bus/pci/devices/{address}/iommu_group")
+        return [f"/dev/vfio/devices/{device}" for device in devices] + ([f"/dev/vfio/{group}"] if group else [])
+
+    # --- as much of udev as the rules of the collection need ---
+    def _udev_rules(self) -> list[list[tuple[str, str, str]]]:
+        directory = "/etc/udev/rules.d"
+        return [_TOKEN.findall(line) for name in self.listdir(directory) if name.endswith(".rules")
+                for line in (self.read_text(f"{directory}/{name}") or "").splitlines() if not line.startswith("#")]
+
+    def _udev_node(self, path: str) -> None:
+        """The add or change event of a VFIO node: root's alone, unless a rule says otherwise."""
+        kernel = path.rsplit("/", 1)[1]
+        cdev = "/devices/" in path
+        parents = [address for address in self.listdir("/sys/bus/pci/devices")
+                   if kernel in self.listdir(f"/sys/bus/pci/devices/{address}/vfio-dev")] if cdev else []
+        gid, mode = 0, 0o600
+        for rule in self._udev_rules():
+            judged = {"SUBSYSTEM": lambda value: value == ("vfio-dev" if cdev else "vfio"),
+                      "KERNELS": lambda value: value in parents,
+                      "TEST": lambda value: self.lexists(value.replace("%k", kernel))}
+            if all(judged[key](value) for key, operator, value in rule if operator == "==" and key in judged) \
+                    and not any(operator == "==" and key not in judged for key, operator, _value in rule):
+                assigned = {key: value for key, operator, value in rule if operator == "="}
+                gid = GROUPS[assigned["GROUP"]] if "GROUP" in assigned else gid
+                mode = int(assigned["MODE"], 8) if "MODE" in assigned else mode
+        self._own(path, (gid, mode))
+
+    def hotplug(self, address: str) -> None:
+        """The add event of a PCI function that is in the tree already."""
+        base = f"/sys/bus/pci/devices/{address}"
+        for rule in self._udev_rules():
+            judged = {"ACTION": "add", "SUBSYSTEM": "pci", "KERNEL": address,
+                      "ATTR{vendor}": self.read(f"{base}/vendor").strip(),
+                      "ATTR{device}": self.read(f"{base}/device").strip()}
+            if any(operator == "==" and judged.get(key) != value for key, operator, value in rule):
+                continue
+            for key, _operator, value in [token for token in rule if token[1] != "=="]:
+                if key == "ATTR{driver_override}":
+                    self.write_sysfs(f"{base}/driver_override", value)
+                elif key == "ATTR{subsystem/drivers_probe}":
+                    self.write_sysfs("/sys/bus/pci/drivers_probe", value)
+                elif key == "RUN{builtin}":
+                    self.load(value.split()[-1])
+                    self._probe(address)  # a driver that registers takes what has its name as override
 
     def run(self, argv: Sequence[str], timeout: float = 60, ok: Sequence[int] = (0,),
             cwd: Optional[str] = None) -> CommandResult:
         with open(self.base / "log", "a", encoding="ascii") as log:
             log.write(" ".join(argv) + "\n")
+        if argv[:2] == ("udevadm", "trigger"):
+            for word in argv:
+                if word.startswith("--name-match="):
+                    self._udev_node(word.partition("=")[2])
         if argv[0] == "modprobe":
             if argv[-1] in self.missing_modules or argv[-1] not in DRIVER_OF_MODULE:
                 raise CommandError(f"{' '.join(argv)} failed with status 1: FATAL: Module {argv[-1]} not found.")
             if "--dry-run" not in argv:
                 self.load(argv[-1])
-        return CommandResult(tuple(argv), 0, "", "")
+        if self.answers.get(argv[0]) == "hangs":
+            raise CommandError(f"{argv[0]} did not end within {timeout:.0f} seconds.")
+        return CommandResult(tuple(argv), 0, self.answers.get(argv[0], ""), "")
 
 
 RESOURCE_GH = "0x0000000011000000 0x0000000011ffffff 0x000000000014220c\n" + "0x0 0x0 0x0\n" * 12

@@ -11,13 +11,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import CommandResult
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu import ops
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import (
-    DriverOptions,
-    bind_gpus,
-    parse_options,
-)
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import CommandResult, Host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu import ops, sysfs
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import bind_gpus
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.options import DriverOptions, parse_options
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.persist import MODULES_LOAD, rule_path
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.record import load_record, load_records
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.variant import PlannedModule
@@ -55,7 +52,7 @@ def test_grace_hopper_is_bound_and_stays_bound(tmp_path: Path) -> None:
     ]
     assert (host.driver(GPU), host.override(GPU)) == (VARIANT, VARIANT)
     assert result["devices"] == [{
-        "address": GPU, "group": 11, "persistent": True,
+        "address": GPU, "group": 11, "persistent": True, "device_group": None,
         "before": {"driver": None, "driver_override": None}, "after": {"driver": VARIANT, "driver_override": VARIANT}}]
     again = bind_gpus(host, options(GPU))
     assert (again["changed"], again["actions"]) == (False, [])
@@ -216,7 +213,7 @@ def test_waits_for_a_holder_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     host = grace_hopper(tmp_path)
     host.add_process(5, "dcgm", ["/dev/vfio/11"])
     monkeypatch.setattr("time.sleep", lambda _seconds: host.end_process(5))
-    module = "ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver._POLL_SECONDS"
+    module = "ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.busy._POLL_SECONDS"
     monkeypatch.setattr(module, 0.01)
     assert bind_gpus(host, options(GPU, wait=True))["changed"]
 
@@ -257,7 +254,7 @@ def test_another_card_in_the_slot_gets_a_record_of_its_own(tmp_path: Path) -> No
 ])
 def test_a_device_that_changed_under_us_is_not_written_to(tmp_path: Path, change: Any, sentence: str) -> None:
     host = grace_hopper(tmp_path)
-    identity = ops.sysfs.read_identity(host, GPU)
+    identity = sysfs.read_identity(host, GPU)
     assert identity is not None
     change(host)
     for write in (lambda device: ops.set_override(host, device, "x"), lambda device: ops.unbind(host, device),
@@ -274,10 +271,14 @@ def test_a_device_that_changed_under_us_is_not_written_to(tmp_path: Path, change
     ({"driver": ""}, "is no driver name"),
     ({"timeout": 0}, "timeout is 0"),
     ({"group_consent": ["41:00.1"]}, "is not a PCI address"),
+    ({"device_group": ""}, "is no name of a group"),
+    ({"device_group": 'vfio", MODE="0666'}, "is no name of a group"),
+    ({"device_group": "vfio\n"}, "is no name of a group"),
+    ({"device_group": "990"}, "is no name of a group"),
 ])
 def test_options_are_refused(params: dict[str, Any], sentence: str) -> None:
     base = {"gpus": None, "driver": "auto", "persistent": True, "group_consent": [], "in_use": "fail", "timeout": 5,
-            "planned_modules": []}
+            "planned_modules": [], "device_group": None}
     with pytest.raises(PassthroughError) as caught:
         parse_options({**base, **params}, False)
     assert sentence in caught.value.message
@@ -285,6 +286,86 @@ def test_options_are_refused(params: dict[str, Any], sentence: str) -> None:
 
 def test_planned_modules_are_for_check_mode_only() -> None:
     params = {"gpus": None, "driver": "auto", "persistent": True, "group_consent": [], "in_use": "wait", "timeout": 5,
-              "planned_modules": [{"module": "m", "driver": "d", "aliases": ["vfio_pci:v*"]}]}
+              "planned_modules": [{"module": "m", "driver": "d", "aliases": ["vfio_pci:v*"]}], "device_group": None}
     assert parse_options(params, False).planned == ()
     assert parse_options(params, True).planned == (PlannedModule("m", "d", ("vfio_pci:v*",)),)
+
+
+def test_a_function_that_comes_into_the_group_meanwhile_needs_consent(tmp_path: Path,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    host = grace_hopper(tmp_path)
+    list_identities = sysfs.list_identities
+
+    def hot_add_after(here: FakeHost) -> Any:
+        found = list_identities(here)
+        host.add_function("0009:01:00.1", device="22ba", class_code="040300", group=11)
+        return found
+
+    monkeypatch.setattr(sysfs, "list_identities", hot_add_after)
+    with pytest.raises(PassthroughError, match=r"also has 0009:01:00.1 \(10de:22ba, audio\)"):
+        bind_gpus(host, options(GPU))
+    assert host.log() == []
+
+
+def test_a_gpu_that_was_added_later_is_left_alone_where_addresses_are_listed(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    bind_gpus(host, options(GPU))
+    host.add_function("0019:01:00.0", group=12, driver="nouveau")
+    host.hotplug("0019:01:00.0")
+    assert not bind_gpus(host, options(GPU))["changed"]
+    assert host.driver("0019:01:00.0") == "nouveau"
+    bind_gpus(host, DriverOptions(gpus=[{"vendor_device": "10de:2342"}]))
+    assert host.driver("0019:01:00.0") == VARIANT
+
+
+@pytest.mark.parametrize(("device", "driver"), [("2342", VARIANT), ("2941", None)])
+def test_a_card_that_is_put_in_again_is_bound_by_udev_and_another_card_is_not(tmp_path: Path, device: str,
+                                                                            driver: str | None) -> None:
+    host = grace_hopper(tmp_path)
+    bind_gpus(host, options(GPU))
+    shutil.rmtree(host.base / "sys/bus/pci/devices" / GPU)
+    host.add_function(GPU, device=device, group=11)
+    host.hotplug(GPU)
+    assert host.driver(GPU) == driver
+
+
+def with_nvidia(root: Path, answer: str) -> FakeHost:
+    host = FakeHost(root)
+    host.add_function(GPU, group=11, driver="nvidia")
+    host.write("/usr/bin/nvidia-smi")
+    (root / "usr/bin/nvidia-smi").chmod(0o755)
+    host.answers["nvidia-smi"] = answer
+    return host
+
+
+def test_persistence_mode_counts_as_use(tmp_path: Path) -> None:
+    host = with_nvidia(tmp_path, "Enabled\n")
+    with pytest.raises(PassthroughError, match=r"persistence mode is on \(nvidia-smi --persistence-mode=0 ends it\)"):
+        bind_gpus(host, options(GPU))
+    assert host.driver(GPU) == "nvidia"
+    assert host.log() == [f"nvidia-smi --id={GPU} --query-gpu=persistence_mode --format=csv,noheader"]
+
+
+@pytest.mark.parametrize("answer", ["Disabled\n", "No devices were found\n", "hangs"])
+def test_without_persistence_mode_or_an_answer_the_gpu_is_bound(tmp_path: Path, answer: str) -> None:
+    host = with_nvidia(tmp_path, answer)
+    bind_gpus(host, options(GPU))
+    assert host.driver(GPU) == VARIANT
+
+
+def test_settings_that_isolate_nothing_are_warned_of(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    host.write("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y\n")
+    host.write("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "N\n")
+    (warning,) = bind_gpus(host, options(GPU))["warnings"]
+    assert warning.startswith("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts is on")
+
+
+@pytest.mark.parametrize(("driver", "written"), [("vfio-pci", b"vfio-pci"), (None, b"\n")])
+def test_driver_override_is_lifted_with_a_newline(tmp_path: Path, driver: str | None, written: bytes) -> None:
+    fake = grace_hopper(tmp_path)
+    identity = sysfs.read_identity(fake, GPU)
+    assert identity is not None
+    fake.write(f"/sys/bus/pci/devices/{GPU}/driver_override")
+    ops.set_override(Host(str(tmp_path)), ops.Device(identity, 11, 5), driver)
+    assert fake.read_bytes(f"/sys/bus/pci/devices/{GPU}/driver_override") == written

@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import (
-    DriverOptions,
-    bind_gpus,
-    release_gpus,
-)
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import bind_gpus
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.giveback import release_gpus
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.options import DriverOptions
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.persist import MODULES_LOAD, rule_path
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.record import load_records
 from ansible_collections.nvgrace.passthrough.tests.unit._gpu.fake_sysfs import (
+    DRIVER_OF_MODULE,
     VARIANT,
     FakeHost,
     grace_blackwell,
@@ -150,13 +149,52 @@ def test_another_card_in_the_slot_is_not_touched(tmp_path: Path) -> None:
     assert host.driver(GPU) == "nouveau"
 
 
-def test_a_driver_that_is_no_longer_loaded_is_said_and_the_record_stays(tmp_path: Path) -> None:
+def unload(host: FakeHost, module: str) -> None:
+    """As after a reboot where something keeps the module from loading."""
+    driver = DRIVER_OF_MODULE[module]
+    shutil.rmtree(host.base / "sys/bus/pci/drivers" / driver)
+    shutil.rmtree(host.base / "sys/module" / module)
+
+
+def test_a_previous_driver_that_is_gone_is_loaded_first(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    before = host.manifest()
+    bind_gpus(host, options(CARD))
+    unload(host, "nouveau")
+    predicted = release_gpus(host, options(check_mode=True))
+    done = release_gpus(host, options())
+    assert done["actions"][0] == "run modprobe nouveau (load the previous driver)"
+    assert predicted["actions"] == done["actions"]
+    assert (host.driver(CARD), host.manifest()) == ("nouveau", before)
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_a_previous_driver_that_cannot_be_loaded_stops_before_anything_is_changed(tmp_path: Path,
+                                                                                  check_mode: bool) -> None:
     host = x86_card(tmp_path)
     bind_gpus(host, options(CARD))
-    shutil.rmtree(host.base / "sys/bus/pci/drivers/nouveau")
-    with pytest.raises(PassthroughError, match="cannot go back to nouveau, which is not loaded"):
+    unload(host, "nouveau")
+    host.missing_modules.add("nouveau")
+    before = host.manifest()
+    with pytest.raises(PassthroughError, match="Module nouveau not found"):
+        release_gpus(host, options(check_mode=check_mode))
+    assert host.manifest() == before
+
+
+def test_a_record_of_an_older_version_does_not_know_the_module(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    bind_gpus(host, options(CARD))
+    for address in (CARD, AUDIO):
+        path = f"/var/lib/nvgrace-passthrough/{address}.json"
+        record = json.loads(host.read(path))
+        for key in ("previous_module", "group", "device_group"):
+            del record["binding"][key]
+        host.write(path, json.dumps(record))
+    unload(host, "nouveau")
+    before = host.manifest()
+    with pytest.raises(PassthroughError, match="cannot go back to nouveau, which is not loaded.*Nothing was changed"):
         release_gpus(host, options())
-    assert CARD in load_records(host)
+    assert host.manifest() == before
     host.load("nouveau")
     release_gpus(host, options())
     assert host.driver(CARD) == "nouveau"

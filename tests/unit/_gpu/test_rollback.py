@@ -4,18 +4,20 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import (
-    DriverOptions,
-    bind_gpus,
-)
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu import sysfs
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import bind_gpus
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.giveback import release_gpus
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.options import DriverOptions
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.persist import MODULES_LOAD, rule_path
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.record import load_record
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.record import load_record, load_records
 from ansible_collections.nvgrace.passthrough.tests.unit._gpu.fake_sysfs import (
     FakeHost,
     x86_card,
@@ -154,3 +156,88 @@ def test_an_unbind_that_blocks_ends_in_time(tmp_path: Path) -> None:
     with pytest.raises(PassthroughError, match="did not end within 1 seconds"):
         bind_gpus(host, options(CARD, consent=frozenset({AUDIO}), timeout=1))
     assert (host.driver(CARD), host.driver(AUDIO)) == ("nouveau", "snd_hda_intel")
+
+
+class VanishingHost(FakeHost):
+    """The card's second function leaves the host during the first write to ``attribute`` of it."""
+
+    attribute = ""
+
+    def write_sysfs(self, path: str, value: str) -> None:
+        if path.endswith(self.attribute) and (AUDIO in path or value == AUDIO):
+            shutil.rmtree(self.base / "sys/bus/pci/devices" / AUDIO)
+            raise OSError(errno.ENODEV, "No such device")
+        super().write_sysfs(path, value)
+
+
+@pytest.mark.parametrize("attribute", ["/driver/unbind", "/driver_override", "/drivers_probe"])
+def test_a_function_that_vanishes_half_way_is_told_and_the_others_are_put_back(tmp_path: Path, attribute: str) -> None:
+    host = x86_card(tmp_path)
+    host.__class__ = VanishingHost
+    host.attribute = attribute  # type: ignore[attr-defined]
+    with pytest.raises(PassthroughError) as caught:
+        bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    assert f"{AUDIO} left the host while" in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.details["remains"] == [
+        f"The PCI function {AUDIO} is not there any more: look at the kernel log and rescan."]
+    assert (host.driver(CARD), host.override(CARD)) == ("nouveau", "(null)")
+    # what is recorded of the one that is gone goes when it is given back; of the other nothing is left
+    assert sorted(load_records(host)) == [AUDIO]
+    result = release_gpus(host, DriverOptions(gpus=None))
+    assert "nothing is there now" in result["warnings"][0]
+    assert load_records(host) == {} and not host.has("/etc/udev/rules.d")
+
+
+def test_a_function_that_vanishes_while_its_driver_starts_is_told(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+
+    def probe(address: str) -> None:
+        shutil.rmtree(host.base / "sys/bus/pci/devices" / address)
+
+    host._probe = probe  # type: ignore[method-assign]
+    with pytest.raises(PassthroughError, match=f"{CARD} left the host while vfio-pci took it"):
+        bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    assert host.driver(AUDIO) == "snd_hda_intel"
+
+
+def test_a_function_that_vanishes_between_two_reads_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = x86_card(tmp_path)
+    read_function = sysfs.read_function
+
+    def vanish_first(here: FakeHost, address: str) -> Any:
+        if address == AUDIO:
+            shutil.rmtree(host.base / "sys/bus/pci/devices" / AUDIO)
+        return read_function(here, address)
+
+    monkeypatch.setattr(sysfs, "read_function", vanish_first)
+    before = host.driver(CARD)
+    with pytest.raises(PassthroughError, match=f"The PCI function {AUDIO} is not there any more"):
+        bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    assert (host.driver(CARD), host.log()) == (before, [])
+
+
+def test_an_unbind_that_does_nothing_is_told(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    host._unbind = lambda _address: None  # type: ignore[method-assign]
+    with pytest.raises(PassthroughError, match=f"{CARD} is still bound to nouveau after its unbind"):
+        bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    assert (host.driver(CARD), host.driver(AUDIO)) == ("nouveau", "snd_hda_intel")
+
+
+def test_a_driver_that_goes_before_it_can_be_given_back_is_told(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    unbind = host._unbind
+
+    def unbind_and_unload(address: str) -> None:
+        unbind(address)
+        if address == AUDIO:
+            shutil.rmtree(host.base / "sys/bus/pci/drivers/snd_hda_intel")
+            raise OSError(errno.EIO, "Input/output error")
+
+    host._unbind = unbind_and_unload  # type: ignore[method-assign]
+    with pytest.raises(PassthroughError, match="The kernel refused .*Input/output error") as caught:
+        bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    assert caught.value.details["remains"] == [
+        f"{AUDIO} cannot go back to snd_hda_intel, which is not loaded: load its module, then run again."]
+    assert host.driver(CARD) == "nouveau"

@@ -71,10 +71,15 @@ def test_items_carry_expectations() -> None:
 
 @pytest.mark.parametrize(("class_code", "kind"), [
     (0x030000, "gpu"), (0x030200, "gpu"), (0x040300, "audio"), (0x0C0330, "usb"), (0x060400, "bridge"),
-    (0x060000, "bridge"), (0x068000, "other"), (0x0C8000, "other"),
+    (0x060000, "bridge"), (0x068000, "nvswitch"), (0x0C8000, "usb-c"), (0x010802, "other"),
 ])
 def test_kind(class_code: int, kind: str) -> None:
     assert PciIdentity("0000:00:00.0", "10de", "0000", class_code).kind == kind
+
+
+def test_the_names_of_nvidias_kinds_are_for_its_own_devices() -> None:
+    for class_code in (0x068000, 0x0C8000):
+        assert PciIdentity("0000:00:00.0", "8086", "0000", class_code).kind == "other"
 
 
 def test_address_is_made_lower_case() -> None:

@@ -35,18 +35,35 @@ PLANNED = (PlannedModule(VARIANT, VARIANT, ("vfio_pci:v000010DEd000031C3sv*sd*bc
     ("alias vfio_pci:v000010DEd00002342sv*sd*bc03sc*i* a\nalias vfio_pci:v000010DEd00002342sv*sd*bc*sc*i* b\n",
      HOPPER, "a"),
     ("# comment\nalias vfio_pci:v000010DEd00002342sv*sd*bc*sc*i*\n", HOPPER, None),
+    # libvirt compares whole fields: a part of one with a wildcard is not equal to anything
+    ("alias vfio_pci:v000010DEd0000234*sv*sd*bc*sc*i* a\n", HOPPER, None),
+    ("alias vfio_pci:v000010DEd00002342sv*sd*bc03sc02i00* a\nalias vfio_pci:v*d*sv*sd*bc*sc*i* b\n", HOPPER, "b"),
+    ("alias vfio_pci:v000010DEd*sv*sd*bc03sc*i* a\nalias vfio_pci:v000010DEd00002342sv*sd*bc*sc*i* b\n", HOPPER, "a"),
+    ("alias vfio_pci:something a\nalias vfio_pci:v*d*sv*sd*bc*sc*i* b\n", HOPPER, "b"),
+    (ALIASES, "usb:v1d6bp0002", None),
 ])
 def test_fewest_wildcards_win(text: str, modalias: str, module: str | None) -> None:
     alias = best_alias(modalias, parse_aliases(text, "modules.alias"))
     assert (alias.module if alias else None) == module
 
 
-def test_built_in_aliases_count_too(tmp_path: Path) -> None:
+BUILT_IN = (b"vfio.alias=devname:vfio/vfio\0vfio_pci.alias=vfio_pci:v*d*sv*sd*bc*sc*i*\0vfio_pci.license=GPL v2\0"
+            b"nvgrace_gpu_vfio_pci.alias=vfio_pci:v000010DEd00002342sv*sd*bc*sc*i*\0")
+
+
+def test_drivers_that_are_built_in_count_too(tmp_path: Path) -> None:
     host = FakeHost(tmp_path)
     host.write(f"/lib/modules/{KERNEL}/modules.alias", "")
-    host.write(f"/lib/modules/{KERNEL}/modules.builtin.alias", ALIASES)
+    host.write(f"/lib/modules/{KERNEL}/modules.builtin.modinfo", BUILT_IN)
     variant = VariantChooser(host).choose(HOPPER)
-    assert (variant.module, variant.source) == (VARIANT, "modules.builtin.alias")
+    assert (variant.module, variant.source) == (VARIANT, "modules.builtin.modinfo")
+    assert VariantChooser(host).choose(UNKNOWN).module == "vfio_pci"
+
+
+def test_a_module_beats_what_is_built_in(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    host.write(f"/lib/modules/{KERNEL}/modules.builtin.modinfo", BUILT_IN)
+    assert VariantChooser(host).choose(HOPPER).source == "modules.alias"
 
 
 def test_falls_back_to_vfio_pci(tmp_path: Path) -> None:

@@ -12,7 +12,11 @@ from typing import Any
 import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import FileState, Host
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.facts import Bootloader
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.facts import (
+    Bootloader,
+    LibvirtFeatures,
+    QemuFeatures,
+)
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.gather import gather_facts
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.modprobe import ModuleIndex
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.state import HostState, Record
@@ -69,7 +73,8 @@ def grace(tree: Tree) -> Tree:
     tree.write("/proc/modules", "vfio_pci 16384 0 - Live 0x0\n")
     tree.write("/proc/interrupts", "           CPU0\n 24:  9  ITS-PCI-MSIX-0000:00:02.0   0 Edge  virtio1-config\n")
     tree.write("/proc/self/limits", "Max locked memory         8388608              67108864             bytes     \n")
-    tree.write(f"/boot/config-{RELEASE}", "CONFIG_NODES_SHIFT=4\n# CONFIG_IOMMUFD is not set\nCONFIG_KVM=y\n")
+    tree.write(f"/boot/config-{RELEASE}",
+               "CONFIG_NODES_SHIFT=4\n# CONFIG_IOMMUFD is not set\nCONFIG_KVM=y\nCONFIG_VFIO_PCI=m\n")
     tree.write(f"/lib/modules/{RELEASE}/build/Makefile")
     tree.write(f"/lib/modules/{RELEASE}/modules.dep", "kernel/drivers/gpu/drm/nouveau/nouveau.ko.xz: a.ko.xz\n")
     tree.write(f"/lib/modules/{RELEASE}/modules.builtin", "kernel/drivers/iommu/arm/arm-smmu-v3/arm_smmu_v3.ko\n")
@@ -99,7 +104,9 @@ def facts(grace: Tree) -> Any:
     return replace(
         found,
         kvm=replace(found.kvm, present=True, cacheable_pfnmap=True, reason=None),
-        iommu=replace(found.iommu, iommufd=True),
+        iommu=replace(found.iommu, iommufd=True, cdev=True), coherent_gpus=1,
+        libvirt_features=LibvirtFeatures(True, True, True, True, True, True),
+        qemu_features=QemuFeatures(True, True, True, True, True, False, False),
         libvirt=replace(found.libvirt, present=True, version="11.3.0", daemon_running=True, uri_ok=True, reason=None),
         qemu=replace(found.qemu, present=True, version="10.0.13", path="/usr/bin/qemu-system-aarch64"),
         dkms=replace(found.dkms, present=True), compiler=replace(found.compiler, present=True))
@@ -115,8 +122,10 @@ def state() -> HostState:
              "/etc/tmpfiles.d/nvgrace-passthrough-hugepages.conf")
     nothing: frozenset[str] = frozenset()
     return HostState(
-        release=RELEASE, boot_id="boot-1", bootloader=Bootloader("grub", "/etc/default/grub.d"),
+        release=RELEASE, boot_id="boot-1", processor="arm", has_iommu=True,
+        bootloader=Bootloader("grub", "/etc/default/grub.d"),
         cmdline=("root=/dev/vda", "quiet"), loader_cmdline=("root=/dev/vda", "quiet"),
-        kernels=((RELEASE, f"/boot/vmlinuz-{RELEASE}"),), files={path: FileState(None) for path in paths}, originals={},
+        kernels=((RELEASE, f"/boot/vmlinuz-{RELEASE}"),), boot_entries=(),
+        files={path: FileState(None) for path in paths}, originals={},
         modules=ModuleIndex(nothing, nothing, nothing, nothing), hugepages={2 << 20: 0, 1 << 30: 2},
-        libvirt_units=("libvirtd.service",), running_memlock={}, has_initramfs=True, record=Record({}))
+        libvirt_units=("libvirtd.service",), running_memlock={}, initramfs="update-initramfs", record=Record({}))

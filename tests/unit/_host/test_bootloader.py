@@ -19,7 +19,7 @@ ENTRY = "/boot/loader/entries/a.conf"
     ([GRUB], [], "unknown", None),
     ([SD_BOOT], ["kernel-install"], "systemd-boot", "/etc/kernel"),
     ([SD_BOOT], [], "unknown", None),
-    (["/boot/grub2/grub.cfg", ENTRY], ["grubby"], "bls", None),
+    (["/boot/grub2/grub.cfg", ENTRY], ["grubby"], "bls", "/boot/loader/entries"),
     ([ENTRY], [], "unknown", None),
     (["/boot/extlinux/extlinux.conf"], [], "unknown", None),
     (["/boot/vmlinuz"], ["kernel-install", "update-grub"], "none", None),

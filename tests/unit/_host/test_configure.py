@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
@@ -18,11 +21,26 @@ ALL = HostSettings(
     hugepages=HugepageWish(2 << 20, 8), memlock="unlimited")
 POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
 SD_BOOT = "/boot/efi/loader/loader.conf"
+ENTRIES = "/boot/loader/entries"
+FAKE_GRUBBY = Path(__file__).parent / "fake_grubby.py"
 
 
-@pytest.fixture(params=["grub", "systemd-boot"])
+def _red_hat(tree, kernelopts=False):
+    """A host with grubby. On RHEL 8 an entry takes its arguments from the loader's environment."""
+    tree.write("/etc/default/grub", 'GRUB_TIMEOUT=5\nGRUB_CMDLINE_LINUX="rd.lvm.lv=rhel/root quiet"\n')
+    if kernelopts:
+        tree.write("/boot/grub2/grubenv", "kernelopts=root=/dev/vda ro quiet\n")
+    else:
+        tree.write("/etc/kernel/cmdline", "root=/dev/vda  ro quiet\n")
+    options = "$kernelopts" if kernelopts else "root=/dev/vda   ro quiet"
+    for name, release in (("m-4.18", "4.18.0"), ("m-0-rescue", "0-rescue")):
+        tree.write(f"{ENTRIES}/{name}.conf", f"title RHEL\nlinux /vmlinuz-{release}\noptions {options}\n")
+    tree.program("grubby", f'exec {sys.executable} {FAKE_GRUBBY} {tree.root} "$@"')
+
+
+@pytest.fixture(params=["grub", "systemd-boot", "bls", "bls-kernelopts"])
 def server(request, grace):
-    """A host with each boot loader; update-grub and kernel-install put the arguments where a boot would take them."""
+    """A host with each boot loader; its program puts the arguments where a boot would take them."""
     grace.program("systemctl")
     images = f"{grace.root}/boot/images-have-nouveau"
     grace.program("update-initramfs", f"rm -f {images}; ! grep -qs nouveau {grace.root}/etc/modprobe.d/nvgrace* ||"
@@ -33,8 +51,10 @@ def server(request, grace):
     grace.write("/usr/lib/systemd/system/libvirtd.service")
     if request.param == "grub":
         grace.write("/boot/grub/grub.cfg", "")
-        grace.program("update-grub", f"cat {grace.root}/etc/default/grub.d/*.cfg > {grace.root}/boot/grub/grub.cfg"
-                      f" 2>/dev/null || : > {grace.root}/boot/grub/grub.cfg")
+        grace.program("update-grub", f"cat {grace.root}/etc/default/grub.d/*.cfg 2>/dev/null | tr -d '\"'"
+                      f" > {grace.root}/boot/grub/grub.cfg")
+    elif request.param.startswith("bls"):
+        _red_hat(grace, request.param.endswith("kernelopts"))
     else:
         grace.write(SD_BOOT)
         grace.program("kernel-install", f"cat {grace.root}/etc/kernel/cmdline > {grace.root}/boot/efi/entry")
@@ -43,7 +63,14 @@ def server(request, grace):
 
 
 def _entries(tree):
-    return tree.read("/boot/grub/grub.cfg" if tree.has("/boot/grub/grub.cfg") else "/boot/efi/entry")
+    """The text in which a boot finds the arguments of the default entry."""
+    paths = ("/boot/grub/grub.cfg", "/boot/efi/entry", "/boot/grub2/grubenv", f"{ENTRIES}/m-4.18.conf")
+    return tree.read(next(path for path in paths if tree.has(path)))
+
+
+def _changing_calls(tree):
+    """What was run, without the questions."""
+    return [call for call in tree.calls() if call != "grubby --info=ALL"]
 
 
 def test_apply_again_and_give_back(server):
@@ -58,9 +85,9 @@ def test_apply_again_and_give_back(server):
     assert first["reboot_reasons"] == ["The kernel argument init_on_alloc=0 is not in effect yet.",
                                        "The kernel argument numa_balancing=disable is not in effect yet."]
 
-    calls = server.calls()
+    calls = _changing_calls(server)
     second = configure_host(server.host, ALL, False)
-    assert (second["changed"], second["actions"], server.calls()) == (False, [], calls)
+    assert (second["changed"], second["actions"], _changing_calls(server)) == (False, [], calls)
     assert second["diff"]["before"] == second["diff"]["after"]
     assert second["reboot_required"] is True
 
@@ -74,12 +101,12 @@ def test_apply_again_and_give_back(server):
 def test_check_mode_tells_the_same_and_changes_nothing(server):
     before = server.snapshot()
     predicted = configure_host(server.host, ALL, True)
-    assert (server.snapshot(), server.calls(), server.read(POOL)) == (before, [], "0")
+    assert (server.snapshot(), _changing_calls(server), server.read(POOL)) == (before, [], "0")
     done = configure_host(server.host, ALL, False)
     assert predicted == done
 
 
-@pytest.mark.parametrize("step", range(12))
+@pytest.mark.parametrize("step", range(16))
 def test_way_there_that_died_before_a_step_is_completed(server, monkeypatch, step):
     before = server.snapshot()
     _apply_first_steps(server, monkeypatch, ALL, step)
@@ -91,7 +118,7 @@ def test_way_there_that_died_before_a_step_is_completed(server, monkeypatch, ste
     assert server.snapshot() == before
 
 
-@pytest.mark.parametrize("step", range(12))
+@pytest.mark.parametrize("step", range(16))
 def test_way_back_that_died_before_a_step_is_completed(server, monkeypatch, step):
     before = server.snapshot()
     configure_host(server.host, ALL, False)
@@ -113,8 +140,8 @@ def _apply_first_steps(tree, monkeypatch, settings, limit):
 
 
 def test_no_plan_is_longer_than_the_interruptions_above(server):
-    assert len(configure_host(server.host, ALL, False)["actions"]) <= 12
-    assert len(configure_host(server.host, HostSettings(), False)["actions"]) <= 12
+    assert len(configure_host(server.host, ALL, False)["actions"]) <= 16
+    assert len(configure_host(server.host, HostSettings(), False)["actions"]) <= 16
 
 
 def test_existing_files_come_back_byte_for_byte(server):
@@ -152,3 +179,162 @@ def test_refusal_changes_nothing(grace):
     with pytest.raises(PassthroughError, match="no boot loader is installed here"):
         configure_host(grace.host, ALL, False)
     assert (grace.snapshot(), grace.calls()) == (before, [])
+
+
+def test_what_was_never_run_is_said(server):
+    result = configure_host(server.host, ALL, True)
+    assert result["untested"] == (["boot loader entries by grubby"] if result["bootloader"] == "bls" else [])
+
+
+def test_red_hats_files_for_new_kernels_get_the_arguments(grace):
+    _red_hat(grace)
+    configure_host(grace.host, HostSettings(kernel_arguments=("a=1",)), False)
+    assert "quiet a=1" in grace.read("/etc/default/grub")
+    assert grace.read("/etc/kernel/cmdline") == "root=/dev/vda ro quiet a=1\n"
+    assert grace.calls().count("grubby --update-kernel=ALL --args=a=1") == 1
+
+
+def test_kernel_that_came_and_kernel_that_went_meanwhile(grace):
+    _red_hat(grace)
+    configure_host(grace.host, HostSettings(kernel_arguments=("a=1",)), False)
+    grace.write(f"{ENTRIES}/m-5.conf", "title RHEL\nlinux /vmlinuz-5\noptions root=/dev/vda ro quiet a=1\n")
+    (grace.root / "boot/loader/entries/m-4.18.conf").unlink()
+    assert configure_host(grace.host, HostSettings(kernel_arguments=("a=1",)), False)["changed"] is False
+    actions = configure_host(grace.host, HostSettings(), False)["actions"]
+    assert f"leave {ENTRIES}/m-4.18.conf as it is (its kernel is gone)" in actions
+    assert not grace.has(f"{ENTRIES}/m-4.18.conf")
+    assert "options root=/dev/vda ro quiet\n" in grace.read(f"{ENTRIES}/m-5.conf")
+    assert configure_host(grace.host, HostSettings(), False)["changed"] is False
+    assert not grace.has("/var/lib/nvgrace-passthrough")
+
+
+def test_edits_of_other_hands_survive_the_way_back(grace):
+    _red_hat(grace)
+    configure_host(grace.host, HostSettings(kernel_arguments=("a=1",)), False)
+    for path in ("/etc/default/grub", "/etc/kernel/cmdline", f"{ENTRIES}/m-4.18.conf"):
+        grace.write(path, grace.read(path).replace("quiet", "debug"))
+    configure_host(grace.host, HostSettings(), False)
+    assert 'GRUB_CMDLINE_LINUX="rd.lvm.lv=rhel/root debug"\n' in grace.read("/etc/default/grub")
+    assert grace.read("/etc/kernel/cmdline") == "root=/dev/vda ro debug\n"
+    assert "options root=/dev/vda ro debug\n" in grace.read(f"{ENTRIES}/m-4.18.conf")
+    assert configure_host(grace.host, HostSettings(), False)["changed"] is False
+
+
+def test_value_that_grubby_replaced_comes_back(grace):
+    _red_hat(grace)
+    path = f"{ENTRIES}/m-4.18.conf"
+    grace.write(path, grace.read(path).replace("quiet", "a=0"))
+    before = grace.snapshot()
+    configure_host(grace.host, HostSettings(kernel_arguments=("a=1",)), False)
+    assert "a=0" not in grace.read(path)
+    configure_host(grace.host, HostSettings(), False)
+    assert grace.snapshot() == before
+
+
+def test_argument_that_all_of_red_hats_lines_have_is_not_ours(grace):
+    _red_hat(grace)
+    before = grace.snapshot()
+    assert configure_host(grace.host, HostSettings(kernel_arguments=("quiet",)), False)["changed"] is False
+    assert grace.snapshot() == before
+
+
+@pytest.mark.parametrize(("wanted", "entry", "words"), [
+    (("hugepagesz=2M", "hugepagesz=1G"), "quiet", "hugepagesz is given more than once"),
+    (("console=ttyS0",), "console=tty0 console=ttyS1", "console=tty0 console=ttyS1"),
+])
+def test_names_that_grubby_would_drop_are_refused(grace, wanted, entry, words):
+    _red_hat(grace)
+    path = f"{ENTRIES}/m-4.18.conf"
+    grace.write(path, grace.read(path).replace("quiet", entry))
+    before = grace.snapshot()
+    with pytest.raises(PassthroughError, match=words):
+        configure_host(grace.host, HostSettings(kernel_arguments=wanted), False)
+    assert grace.snapshot() == before
+
+
+def test_grubby_without_kernels_is_refused(grace):
+    _red_hat(grace)
+    grace.program("grubby", "echo nothing")
+    with pytest.raises(PassthroughError, match="grubby lists no kernel"):
+        configure_host(grace.host, HostSettings(kernel_arguments=("a",)), False)
+
+
+@pytest.mark.parametrize("wanted", [("a=1",), ()])
+def test_grubby_that_does_nothing_is_found_out(grace, wanted):
+    _red_hat(grace)
+    if not wanted:
+        configure_host(grace.host, HostSettings(kernel_arguments=("a=1",)), False)
+    grace.program("grubby", f'test "$1" = --info=ALL && exec {sys.executable} {FAKE_GRUBBY} {grace.root} "$@" || :')
+    with pytest.raises(PassthroughError, match="does not have a=1" if wanted else "still has a=1"):
+        configure_host(grace.host, HostSettings(kernel_arguments=wanted), False)
+
+
+def test_loader_that_is_gone_leaves_its_files_to_be_given_back(grace):
+    _red_hat(grace)
+    before = grace.snapshot()
+    configure_host(grace.host, HostSettings(kernel_arguments=("a=1",)), False)
+    (grace.root / "usr/sbin/grubby").unlink()
+    (grace.root / "boot/loader/entries/m-0-rescue.conf").unlink()
+    configure_host(grace.host, HostSettings(), False)
+    before.pop("boot/loader/entries/m-0-rescue.conf")
+    assert grace.snapshot() == {path: content for path, content in before.items() if "nvgrace" not in path}
+
+
+def test_argument_that_update_grub_loses_is_found_out(grace):
+    grace.write("/boot/grub/grub.cfg", "")
+    grace.program("update-grub")
+    with pytest.raises(PassthroughError, match=r"does not have a=1: a file that is read after /etc/default/grub\.d"):
+        configure_host(grace.host, HostSettings(kernel_arguments=("a=1",)), False)
+    grace.program("update-grub", f"echo linux /vmlinuz a=1 > {grace.root}/boot/grub/grub.cfg")
+    assert configure_host(grace.host, HostSettings(kernel_arguments=("a=1",)), False)["actions"] == [
+        "run update-grub (kernel arguments)"]
+
+
+@pytest.mark.parametrize(("name", "fails"), [("m-7.3.4+deb13-arm64.conf", True), ("m-other.conf", False)])
+def test_argument_that_kernel_install_loses_is_found_out(grace, name, fails):
+    grace.write(SD_BOOT)
+    grace.write("/boot/vmlinuz-7.3.4+deb13-arm64")
+    grace.write(f"/boot/efi/loader/entries/{name}", "options root=/dev/vda\n")
+    grace.program("kernel-install")
+    if fails:
+        with pytest.raises(PassthroughError, match="kernel-install ran, and .* does not have a=1"):
+            configure_host(grace.host, HostSettings(kernel_arguments=("a=1",)), False)
+    else:
+        assert configure_host(grace.host, HostSettings(kernel_arguments=("a=1",)), False)["changed"]
+
+
+def test_systemd_boots_line_that_another_hand_edited_stays(grace):
+    grace.write(SD_BOOT)
+    grace.write("/boot/vmlinuz-7.3.4+deb13-arm64")
+    grace.write("/etc/kernel/cmdline", "root=/dev/vda\n")
+    grace.program("kernel-install")
+    configure_host(grace.host, HostSettings(kernel_arguments=("a=1",)), False)
+    grace.write("/etc/kernel/cmdline", "root=/dev/vdb a=1\n")
+    configure_host(grace.host, HostSettings(), False)
+    assert grace.read("/etc/kernel/cmdline") == "root=/dev/vdb\n"
+    assert configure_host(grace.host, HostSettings(), False)["changed"] is False
+
+
+def test_dracut_makes_red_hats_images(grace):
+    grace.write("/boot/initramfs-4.18.0.img")
+    grace.program("dracut")
+    result = configure_host(grace.host, HostSettings(modprobe_blacklist=("nouveau",)), False)
+    assert result["actions"][-1] == "run dracut --force --regenerate-all (modprobe.d is part of the initramfs)"
+    assert result["untested"] == ["initramfs images by dracut"]
+    assert configure_host(grace.host, HostSettings(), False)["actions"][-1].startswith("run dracut")
+
+
+@pytest.mark.parametrize(("vendor", "unit", "arguments"), [
+    ("GenuineIntel", None, ["intel_iommu=on"]), ("GenuineIntel", "dmar0", []), ("AuthenticAMD", None, []),
+    (None, None, []),
+])
+def test_typed_wishes_follow_the_processor(tree, vendor, unit, arguments):
+    tree.write("/proc/sys/kernel/arch", "x86_64\n")
+    tree.write("/proc/cpuinfo", f"processor\t: 0\nvendor_id\t: {vendor}\n" if vendor else "processor\t: 0\n")
+    if unit:
+        tree.write(f"/sys/class/iommu/{unit}/x")
+    tree.write("/boot/grub/grub.cfg")
+    tree.program("update-grub", "exit 1")
+    result = configure_host(tree.host, HostSettings(kernel_settings=(("iommu", "auto"),)), True)
+    assert result["kernel_arguments"] == arguments
+    assert result["reboot_required"] is bool(arguments)

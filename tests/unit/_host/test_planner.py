@@ -69,7 +69,7 @@ def test_from_a_bare_host(state, settings, actions):
 
 
 def test_without_initramfs_tools_no_image_is_made(state):
-    actions = _actions(HostSettings(modprobe_blacklist=("nouveau",)), replace(state, has_initramfs=False))
+    actions = _actions(HostSettings(modprobe_blacklist=("nouveau",)), replace(state, initramfs=None))
     assert actions == ["write /etc/modprobe.d/nvgrace-passthrough.conf"]
 
 
@@ -126,7 +126,6 @@ def test_foreign_file_at_our_path_is_left_when_nothing_is_wanted(state):
 @pytest.mark.parametrize(("kind", "words"), [
     ("none", "no boot loader is installed here, so add them where this kernel is started"),
     ("unknown", "the boot loader of this host is not known"),
-    ("bls", "so run grubby --update-kernel=ALL --args='a=1 b'"),
 ])
 def test_loader_that_cannot_be_configured(state, kind, words):
     other = replace(state, bootloader=Bootloader(kind, None))
@@ -139,8 +138,9 @@ def test_loader_that_cannot_be_configured(state, kind, words):
 
 
 def test_loader_that_went_away_leaves_its_files_to_give_back(state):
-    gone = replace(_with_file(state, GRUB, b"x"), bootloader=Bootloader("none", None))
-    assert _actions(HostSettings(), gone) == [f"restore {GRUB}"]
+    gone = replace(_grub_done(state), bootloader=Bootloader("none", None))
+    assert _actions(HostSettings(), gone) == [f"restore {GRUB}", "record that update-grub is gone",
+                                              "record the kernel arguments that are ours: none"]
 
 
 def test_systemd_boot_adds_to_the_line_that_kernel_install_uses(state):

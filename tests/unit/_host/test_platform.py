@@ -1,6 +1,6 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""IOMMU, VFIO parameters, hugepages, limits, NUMA, Secure Boot and UEFI images."""
+"""IOMMU, VFIO parameters, hugepages, limits, NUMA and UEFI images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import pytest
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host import platform
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.facts import FirmwareImage, HugepagePool
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.kernel import read_kernel
-
-SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
 
 def test_iommu_of_a_grace_host(grace):
@@ -90,33 +88,6 @@ def test_numa_of_a_grace_host(grace):
 @pytest.mark.parametrize(("text", "numbers"), [("0-2,8\n", [0, 1, 2, 8]), ("5", [5]), ("\n", [])])
 def test_parse_id_list(text, numbers):
     assert list(platform.parse_id_list(text)) == numbers
-
-
-@pytest.mark.parametrize(("uefi", "variable", "others", "expected"), [
-    (True, b"\6\0\0\0\1", False, "enabled"),
-    (True, b"\6\0\0\0\0", False, "disabled"),
-    (True, None, True, "disabled"),
-    (True, None, False, "unknown"),
-    (False, None, False, "disabled"),
-])
-def test_secure_boot(tree, uefi, variable, others, expected):
-    if uefi:
-        tree.write("/sys/firmware/efi/fw_vendor")
-    if variable is not None:
-        tree.write(SECURE_BOOT, variable)
-    if others:
-        tree.write("/sys/firmware/efi/efivars/BootOrder-x")
-    assert platform.read_secure_boot(tree.host) == expected
-
-
-@pytest.mark.parametrize(("text", "expected"), [
-    ("none [integrity] confidentiality\n", "integrity"), ("[none] integrity confidentiality\n", "none"),
-    (None, "unknown"),
-])
-def test_lockdown(tree, text, expected):
-    if text is not None:
-        tree.write("/sys/kernel/security/lockdown", text)
-    assert platform.read_lockdown(tree.host) == expected
 
 
 def _descriptor(code: str, machine: str = "aarch64", device: str = "flash", features: tuple[str, ...] = ()) -> str:

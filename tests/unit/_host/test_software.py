@@ -4,21 +4,30 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host import software
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.facts import Program
 
-OBJECTS = "printf 'List of user creatable objects:\\n  acpi-generic-initiator\\n  iommufd\\n'"
-FORK = "printf '  acpi-egm-memory\\n  acpi-generic-initiator\\n'"
-BOARD = "printf '  highmem-mmio-size=<size> - Set\\n  highmem-mmio=<bool>\\n'"
-OLD_BOARD = "printf '  highmem-mmio=<bool>\\n'"
-SMMU = "printf 'arm-smmuv3 options:\\n  accel=<bool> - x\\n  ssidsize=<x>\\n  primary-bus=<link<PCI>>\\n'"
-FORK_SMMU = "printf '  accel=<bool>\\n  pasid=<bool>\\n  primary-bus=<link<PCI>>\\n'"
+OBJECTS = ("acpi-generic-initiator", "iommufd", "memory-backend-ram")
+FORK = ("acpi-egm-memory", "acpi-generic-initiator")
+BOARD = ("highmem-mmio", "highmem-mmio-size")
+SMMU = ("accel", "ssidsize", "primary-bus")
+FORK_SMMU = ("accel", "pasid", "primary-bus")
 
 
-def _qemu(objects: str, board: str, smmu: str = "exit 1") -> str:
-    return f'case "$*" in *-object*) {objects};; *-machine*) {board};; *) {smmu};; esac'
+def _qmp(version, objects=None, board=None, smmu=None):
+    """The lines of QEMU's monitor: greeting, answers in the order of the questions, an event, the answer to quit."""
+    error = {"error": {"class": "DeviceNotFound", "desc": "no such type"}}
+    numbers = dict(zip(("major", "minor", "micro"), map(int, version.split("."))))
+    answers = [{"return": [{"name": name} for name in names]} if names is not None else error
+               for names in (objects, board, smmu)]
+    lines = [{"QMP": {"version": {"qemu": numbers}}}, {"return": {}},
+             {"return": {"qemu": numbers, "package": "Debian"}}, *answers,
+             {"event": "SHUTDOWN", "data": {"guest": False}}, {"return": {}}]
+    return "\n".join(json.dumps(line) for line in lines) + "\n"
 
 
 @pytest.mark.parametrize(("text", "expected"), [
@@ -110,34 +119,53 @@ def test_libvirt_features(tree, version, domain, cpu, expected):
 def test_qemu_of_the_hosts_own_architecture(tree):
     tree.program("qemu-system-x86_64", "echo QEMU emulator version 9.9")
     tree.program("qemu-system-aarch64", "echo QEMU emulator version 8.2.2 '(Debian)'")
-    assert software.read_qemu(tree.host, "aarch64") == Program(True, "8.2.2", "/usr/sbin/qemu-system-aarch64")
+    assert software.name_qemu(tree.host, "aarch64")[0] == Program(True, "8.2.2", "/usr/sbin/qemu-system-aarch64")
 
 
 def test_qemu_elsewhere_or_missing(tree):
-    assert software.read_qemu(tree.host, "x86_64") == Program(False, None, None)
+    assert software.name_qemu(tree.host, "x86_64")[0] == Program(False, None, None)
     tree.program("../libexec/qemu-kvm", "echo QEMU emulator version 9.1.0")
-    assert software.read_qemu(tree.host, "x86_64") == Program(True, "9.1.0", "/usr/libexec/qemu-kvm")
+    assert software.name_qemu(tree.host, "x86_64")[0] == Program(True, "9.1.0", "/usr/libexec/qemu-kvm")
 
 
-@pytest.mark.parametrize(("version", "script", "machine", "present", "starts"), [
-    ("10.0.13", _qemu(OBJECTS, BOARD), "aarch64", {"highmem_mmio_size", "acpi_generic_initiator", "iommufd"}, 2),
-    ("8.2.2", _qemu("true", OLD_BOARD), "aarch64", set(), 2),
-    ("11.1.2", _qemu(OBJECTS, BOARD, SMMU), "aarch64",
-     {"highmem_mmio_size", "acpi_generic_initiator", "iommufd", "arm_smmuv3_device", "arm_smmuv3_accel"}, 3),
-    ("10.1.0", _qemu(FORK, BOARD, FORK_SMMU), "aarch64",
-     {"highmem_mmio_size", "acpi_generic_initiator", "egm_fork", "arm_smmuv3_device", "arm_smmuv3_accel",
-      "pasid_fork"}, 3),
-    ("11.1.2", _qemu(OBJECTS, "exit 1"), "x86_64", {"acpi_generic_initiator", "iommufd"}, 1),
+@pytest.mark.parametrize(("version", "answers", "present"), [
+    ("10.0.13", (OBJECTS, BOARD, SMMU), {"highmem_mmio_size", "acpi_generic_initiator", "iommufd"}),
+    ("8.2.2", ((), ("highmem-mmio",), None), set()),
+    ("11.1.2", (OBJECTS, BOARD, SMMU), {"highmem_mmio_size", "acpi_generic_initiator", "iommufd",
+                                        "arm_smmuv3_device", "arm_smmuv3_accel"}),
+    ("10.1.0", (FORK, BOARD, FORK_SMMU), {"highmem_mmio_size", "acpi_generic_initiator", "egm_fork",
+                                          "arm_smmuv3_device", "arm_smmuv3_accel", "pasid_fork"}),
+    ("11.1.2", (OBJECTS, None, None), {"acpi_generic_initiator", "iommufd"}),
 ])
-def test_qemu_features(tree, version, script, machine, present, starts):
-    tree.program("qemu", script)
-    found = software.read_qemu_features(tree.host, Program(True, version, "/usr/sbin/qemu"), machine)
-    assert {name for name, value in vars(found).items() if value} == present
-    assert len(tree.calls()) == starts
+def test_qemu_answers_all_questions_in_one_start(tree, version, answers, present):
+    tree.write("/answers", _qmp(version, *answers))
+    tree.program("qemu-system-aarch64", f"cat > {tree.root}/questions; cat {tree.root}/answers")
+    qemu, features = software.probe_qemu(tree.host, "aarch64")
+    assert qemu == Program(True, version, "/usr/sbin/qemu-system-aarch64")
+    assert {name for name, value in vars(features).items() if value} == present
+    assert tree.calls() == ["qemu-system-aarch64 -machine none -nodefaults -display none -qmp stdio"]
+    questions = [json.loads(line)["execute"] for line in tree.read("/questions").splitlines()]
+    assert (questions[0], questions[-1], len(questions)) == ("qmp_capabilities", "quit", 6)
+
+
+def test_answer_to_quit_may_be_missing(tree):
+    tree.write("/answers", "\n".join(_qmp("10.0.13", OBJECTS, BOARD, SMMU).splitlines()[:-1]))
+    tree.program("qemu-system-aarch64", f"cat > /dev/null; cat {tree.root}/answers")
+    qemu, features = software.probe_qemu(tree.host, "aarch64")
+    assert (qemu.version, features.highmem_mmio_size) == ("10.0.13", True)
+
+
+@pytest.mark.parametrize("script", ["exit 1", "echo qemu: bad; echo '[1]'; exec sleep 5", "cat > /dev/null"])
+def test_qemu_that_does_not_answer_has_nothing(tree, monkeypatch, script):
+    monkeypatch.setattr(software, "_QUICK", 0.5)
+    tree.program("qemu-system-x86_64", script)
+    qemu, features = software.probe_qemu(tree.host, "x86_64")
+    assert (qemu.present, qemu.version) == (True, None)
+    assert not any(vars(features).values())
 
 
 def test_no_qemu_no_features(tree):
-    assert software.read_qemu_features(tree.host, Program(False, None, None), "aarch64") is None
+    assert software.probe_qemu(tree.host, "aarch64") == (Program(False, None, None), None)
 
 
 def test_program_that_cannot_start_tells_nothing(tree):

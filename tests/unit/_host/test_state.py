@@ -34,17 +34,22 @@ def test_state_of_a_grace_host(grace):
     assert state.kernels == (("6.12", "/lib/modules/6.12/vmlinuz"),
                              ("7.3.4+deb13-arm64", "/boot/vmlinuz-7.3.4+deb13-arm64"))
     assert (state.libvirt_units, state.running_memlock) == (("libvirtd.service",), {"libvirtd.service": 4096})
-    assert (state.has_initramfs, state.hugepages, state.record) == (True, {2 << 20: 0}, Record({}))
+    assert (state.initramfs, state.hugepages, state.record) == ("update-initramfs", {2 << 20: 0}, Record({}))
+    assert (state.processor, state.has_iommu, state.boot_entries) == ("arm", True, ())
 
 
-@pytest.mark.parametrize(("program", "image", "expected"), [(True, True, True), (True, False, False),
-                                                            (False, True, False)])
-def test_initramfs_needs_the_program_and_an_image(grace, program, image, expected):
-    if program:
-        grace.program("update-initramfs")
+@pytest.mark.parametrize(("programs", "image", "expected"), [
+    (["update-initramfs"], "initrd.img-x", "update-initramfs"), (["update-initramfs", "dracut"], "initrd.img-x",
+                                                                 "update-initramfs"),
+    (["dracut"], "initramfs-5.14.img", "dracut"), (["update-initramfs"], None, None), ([], "initrd.img-x", None),
+    (["dracut"], "initrd.img-x", None),
+])
+def test_initramfs_needs_the_program_and_an_image(grace, programs, image, expected):
+    for program in programs:
+        grace.program(program)
     if image:
-        grace.write("/boot/initrd.img-x")
-    assert read_state(grace.host).has_initramfs is expected
+        grace.write(f"/boot/{image}")
+    assert read_state(grace.host).initramfs == expected
 
 
 @pytest.mark.parametrize(("paths", "words"), [

@@ -7,20 +7,29 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import CommandError
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import CommandResult, Host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.certificates import (
+    certificate_der,
+    parse_certificate,
+)
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.modulefile import read_module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.source import SourceTree, make_tree, pack
+from ansible_collections.nvgrace.passthrough.tests.unit._host.der import DKMS_CERTIFICATE
+from ansible_collections.nvgrace.passthrough.tests.unit._kmod import elf
 
 NAME = "nvgrace-gpu-vfio-pci"
 RUNNING = "7.3.4+deb13-arm64"
 OTHER = "6.12.107+deb13-arm64"
 MACHINE = "aarch64"
 ALIAS = "vfio_pci:v000010DEd00002342sv*sd*bc*sc*i*"
+FLAGS = " SMP preempt mod_unload aarch64 "
 
 
 class Killed(BaseException):
@@ -35,6 +44,7 @@ class FakeHost(Host):
         self.calls: list[str] = []
         self.programs = {"dkms", "make", "gcc", "modinfo", "depmod", "modprobe"}
         self.build_result: Optional[CommandResult] = None
+        self.signs = True
         self.kill_at = 0
 
     def which(self, program: str) -> Optional[str]:
@@ -61,17 +71,23 @@ class FakeHost(Host):
     def dkms_calls(self) -> list[str]:
         return [call.split()[1] for call in self.calls if call.startswith("dkms ")]
 
-    def make(self, path: str, content: str = "") -> None:
+    def make(self, path: str, content: Union[str, bytes] = "", mode: Optional[int] = None) -> None:
         real = Path(self.path(path))
         real.parent.mkdir(parents=True, exist_ok=True)
-        real.write_text(content)
+        real.write_bytes(content if isinstance(content, bytes) else content.encode())
+        if mode is not None:
+            real.chmod(mode)
 
     def add_kernel(self, release: str, headers: bool = True) -> None:
-        self.make(f"/lib/modules/{release}/kernel/drivers/vfio/pci/vfio-pci.ko", "ELF\n")
+        self.make(f"/lib/modules/{release}/kernel/drivers/vfio/pci/vfio-pci.ko", f"ELF\nvermagic:{release}{FLAGS}\n")
         if headers:
-            self.make(f"/lib/modules/{release}/build/include/config/auto.conf",
-                      'CONFIG_CC_VERSION_TEXT="aarch64-linux-gnu-gcc-14 (Debian 14.2.0-19) 14.2.0"\n')
+            self.add_headers(release)
         self._depmod(release)
+
+    def add_headers(self, release: str) -> None:
+        self.make(f"/lib/modules/{release}/build/include/config/auto.conf",
+                  'CONFIG_CC_VERSION_TEXT="aarch64-linux-gnu-gcc-14 (Debian 14.2.0-19) 14.2.0"\n'
+                  'CONFIG_MODULE_SIG_HASH="sha256"\n')
 
     def add_in_tree(self, release: str, content: str = f"ELF\nsrcversion:KERNEL\nalias:{ALIAS}\n") -> None:
         self.make(f"/lib/modules/{release}/kernel/drivers/vfio/pci/nvgrace-gpu/{NAME}.ko", content)
@@ -88,19 +104,31 @@ class FakeHost(Host):
     def manifest(self) -> dict[str, str]:
         """Every file below the directories that a removal must give back, as it is."""
         found = {}
-        for top in ("usr/src", "var/lib/dkms", "var/lib/nvgrace-passthrough", "lib/modules"):
+        for top in ("usr/src", "var/lib/dkms", "var/lib/nvgrace-passthrough", "lib/modules", "etc"):
             for parent, directories, names in os.walk(os.path.join(self.root, top)):
                 for name in names:
                     path = os.path.join(parent, name)
                     found[os.path.relpath(path, self.root)] = (os.readlink(path) if os.path.islink(path)
-                                                               else Path(path).read_text())
+                                                               else Path(path).read_bytes().decode("latin-1"))
                 if not directories and not names and parent != os.path.join(self.root, top):
                     found[os.path.relpath(parent, self.root)] = "empty directory"
         return found
 
     def _modinfo(self, words: list[str]) -> CommandResult:
-        text = Path(words[1]).read_text()
-        return CommandResult(tuple(words), 0, text, "")
+        content = Path(words[1]).read_bytes()
+        if not content.startswith(b"\x7fELF"):
+            return CommandResult(tuple(words), 0, content.decode(), "")
+        try:
+            info = read_module(content).info
+        except ValueError as error:
+            return CommandResult(tuple(words), 1, "", str(error))
+        lines = [f"srcversion: {info.srcversion}", f"vermagic: {info.vermagic} ",
+                 *(f"alias: {alias}" for alias in info.aliases)]
+        if info.signed:
+            key = info.sig_key or ""
+            lines += ["sig_id: PKCS#7", f"signer: {info.signer}",
+                      "sig_key: " + ":".join(key[place:place + 2] for place in range(0, len(key), 2)).upper()]
+        return CommandResult(tuple(words), 0, "\n".join(lines) + "\n", "")
 
     def _play(self, words: list[str], half: bool) -> CommandResult:
         rc = 0
@@ -139,11 +167,23 @@ class FakeHost(Host):
             return 0
         source = Path(self.path(f"/usr/src/{options['-m']}-{options['-v']}/main.c")).read_bytes()
         srcversion = hashlib.sha256(source).hexdigest()[:8].upper()
-        self.make(f"{base}/module/{NAME}.ko", f"ELF\nsrcversion:{srcversion}\nsigner:DKMS module signing key\n"
-                                              f"alias:{ALIAS}\nkernel:{options['-k']}\n")
-        self.make("/var/lib/dkms/mok.key", "key")
-        self.make("/var/lib/dkms/mok.pub", "certificate")
+        self.make(f"{base}/module/{NAME}.ko", self._sign(elf.module(options["-k"], srcversion, ALIAS, flags=FLAGS)))
         return 0
+
+    def _sign(self, content: bytes) -> bytes:
+        """With the pair that the last of DKMS's settings names, or with one that DKMS makes."""
+        pair = ["/var/lib/dkms/mok.key", "/var/lib/dkms/mok.pub"]
+        names = [f"/etc/dkms/framework.conf.d/{name}" for name in self.listdir("/etc/dkms/framework.conf.d")]
+        for path in ["/etc/dkms/framework.conf", *names]:
+            for place, setting in enumerate(("mok_signing_key", "mok_certificate")):
+                match = re.search(rf'^{setting}=["\']?([^"\'\s]+)', self.read_text(path) or "", re.MULTILINE)
+                if match:
+                    pair[place] = match[1]
+        if not self.exists(pair[0]):
+            self.make(pair[0], "key")
+            self.make(pair[1], DKMS_CERTIFICATE)
+        certificate = parse_certificate(certificate_der(self.read_bytes(pair[1]) or b""))
+        return elf.signed(content, certificate.issuer, bytes.fromhex(certificate.serial)) if self.signs else content
 
     def _dkms_install(self, tree: str, options: dict[str, str], half: bool) -> int:
         release = options["-k"]
@@ -153,6 +193,8 @@ class FakeHost(Host):
         own = f"/lib/modules/{release}/kernel/drivers/vfio/pci/nvgrace-gpu/{NAME}.ko"
         if self._is_broken(tree, options) or not self.exists(f"{tree}/{base}/module/{NAME}.ko"):
             return 4
+        if os.path.islink(self.path(link)) and os.readlink(self.path(link)) == base:
+            self._uninstall(tree, options["-v"], release, False)  # what --force does first
         if not os.path.lexists(self.path(link)):
             for original in (target, own):
                 if self.exists(original):
@@ -160,7 +202,7 @@ class FakeHost(Host):
                     self.make(f"{backup}.origin", f"{original}\n")
                     os.replace(self.path(original), self.path(backup))
                     break
-        content = Path(self.path(f"{tree}/{base}/module/{NAME}.ko")).read_text()
+        content = Path(self.path(f"{tree}/{base}/module/{NAME}.ko")).read_bytes()
         self.make(target, content[:10] if half else content)
         if half:
             return 0
@@ -192,7 +234,8 @@ class FakeHost(Host):
         if not os.path.islink(link) or os.readlink(link) != f"{version}/{release}/{MACHINE}":
             return
         target = f"/lib/modules/{release}/updates/dkms/{NAME}.ko"
-        if self.exists(target):
+        built = self.read_bytes(f"{tree}/{version}/{release}/{MACHINE}/module/{NAME}.ko")
+        if self.exists(target) and self.read_bytes(target) == built:
             os.unlink(self.path(target))
             with contextlib.suppress(OSError):
                 os.removedirs(os.path.dirname(self.path(target)))
@@ -225,8 +268,10 @@ def source(version: str = "1.0.0", code: str = "one") -> SourceTree:
 def parameters(**overrides: Any) -> dict[str, Any]:
     tree = overrides.pop("tree", source())
     return {"state": "present", "name": NAME, "version": None, "kernels": ["running"], "prefer_in_tree": True,
-            "required_ids": [], "force": False, "build_timeout": 1800, "source": None, "_source": pack(tree),
-            "_source_sha256": tree.sha256, **overrides}
+            "required_ids": [], "force": False, "build_timeout": 1800, "source": None, "signing_key": None,
+            "signing_certificate": None, "certificate_sha256": None, "dest": None, "prebuilt": None,
+            "_source": pack(tree), "_source_sha256": tree.sha256, "_have": None, "_prebuilt": None, "_aliases": None,
+            "_modules": None, **overrides}
 
 
 def debian_host(root: Path) -> FakeHost:

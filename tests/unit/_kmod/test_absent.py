@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.service import ensure
+from ansible_collections.nvgrace.passthrough.tests.unit._host.der import certificate
 from ansible_collections.nvgrace.passthrough.tests.unit._kmod.fake_host import (
     MACHINE,
     NAME,
@@ -62,7 +63,7 @@ def test_everything_goes_and_new_signing_keys_are_reported(host: FakeHost) -> No
 
 def test_keys_that_were_there_before_are_not_reported(host: FakeHost) -> None:
     for path in KEYS:
-        host.make(path, "older")
+        host.make(path, certificate("Older"))
     present(host)
     assert absent(host)["kept"] == []
 
@@ -92,7 +93,8 @@ def test_a_damaged_installation_goes_too(host: FakeHost, damage: str) -> None:
                                    os.symlink("/home/someone", host.path(f"{ROOT}/1.0.0/source"))),
         "not active": lambda: host.remove(link),
         "build lost": lambda: shutil.rmtree(host.path(f"{ROOT}/1.0.0/{RUNNING}")),
-        "module half-copied": lambda: (host.remove(link), host.make(INSTALLED, "ELF\n")),
+        "module half-copied": lambda: (host.remove(link),
+                                       host.make(INSTALLED, (host.read_bytes(INSTALLED) or b"")[:20])),
         "module damaged": lambda: host.make(INSTALLED, "ELF\n"),
         "only added": lambda: (shutil.rmtree(host.path(f"{ROOT}/1.0.0/{RUNNING}")), host.remove(link),
                                shutil.rmtree(host.path(f"/lib/modules/{RUNNING}/updates"))),

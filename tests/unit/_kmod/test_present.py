@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
@@ -154,6 +154,30 @@ def test_missing_headers_are_named_by_package(host: FakeHost, os_release: str, p
     assert caught.value.details["missing_packages"] == [package]
 
 
+@pytest.mark.parametrize(("release", "image", "headers", "expected"), [
+    (RUNNING, "linux-image-arm64", "linux-headers-arm64", "linux-headers-arm64"),
+    ("6.17.0-1008-nvidia-64k", "linux-image-nvidia-64k", "linux-headers-nvidia-64k", "linux-headers-nvidia-64k"),
+    ("6.17.0-12-generic", "linux-image-generic-hwe-13", "linux-headers-generic-hwe-13", "linux-headers-generic-hwe-13"),
+    ("6.1.0-56-rt-amd64", "linux-image-rt-amd64", "linux-headers-rt-amd64", "linux-headers-rt-amd64"),
+    (RUNNING, "linux-image-amd64", "linux-headers-amd64", None),
+    ("6.12.1", "linux-image-arm64", "linux-headers-arm64", None),
+])
+def test_headers_have_to_follow_a_kernel_upgrade(host: FakeHost, release: str, image: str, headers: str,
+                                                 expected: Optional[str]) -> None:
+    if release != RUNNING:
+        host.add_kernel(release)
+    host.make(f"/var/lib/dpkg/info/{image}.list")
+    for result in (present(host, kernels=[release]), present(host, kernels=[release])):
+        assert [expected in text for text in result["warnings"]] == ([True] if expected else [])
+    shutil.rmtree(host.path(f"/lib/modules/{release}/build"))
+    with pytest.raises(PassthroughError) as caught:
+        present(host, kernels=[release], force=True)
+    assert caught.value.details["missing_packages"] == [f"linux-headers-{release}", *([expected] if expected else [])]
+    host.add_headers(release)
+    host.make(f"/var/lib/dpkg/info/{headers}.list")
+    assert present(host, kernels=[release])["warnings"] == []
+
+
 def test_an_unknown_distribution_gets_the_sentence_without_packages(host: FakeHost) -> None:
     shutil.rmtree(host.path(f"/lib/modules/{RUNNING}/build"))
     host.make("/etc/os-release", "ID=void\n")
@@ -257,7 +281,7 @@ def test_damage_is_repaired_with_the_fewest_calls(host: FakeHost, damage: str, c
     present(host)
     good = host.manifest()
     {
-        "half-copied module": lambda: host.make(INSTALLED, "ELF\n"),
+        "half-copied module": lambda: host.make(INSTALLED, (host.read_bytes(INSTALLED) or b"")[:20]),
         "deleted module": lambda: host.remove(INSTALLED),
         "old modules.dep": lambda: host.make(f"/lib/modules/{RUNNING}/modules.dep", "\n"),
         "link lost": lambda: host.remove(f"{TREE}/source"),
@@ -274,6 +298,18 @@ def test_damage_is_repaired_with_the_fewest_calls(host: FakeHost, damage: str, c
     assert host.calls == calls
     if damage != "DKMS tree lost":  # there DKMS sets the module file that it finds aside
         assert host.manifest() == good
+    assert not present(host)["changed"]
+
+
+def test_a_build_that_is_no_module_is_made_anew(host: FakeHost) -> None:
+    present(host)
+    good = host.manifest()
+    for path in (f"{TREE}/{RUNNING}/{MACHINE}/module/{NAME}.ko", INSTALLED):
+        host.make(path, b"\x7fELF damaged")
+    host.calls.clear()
+    assert present(host)["changed"]
+    assert host.dkms_calls() == ["build", "install"]
+    assert host.manifest() == good
     assert not present(host)["changed"]
 
 
@@ -318,6 +354,17 @@ def test_a_run_killed_within_any_program_is_finished_by_the_next(host: FakeHost,
     ensure(parameters(state="absent"), False, host)
     after = {path: text for path, text in host.manifest().items() if "mok." not in path}
     assert after == pristine
+
+
+def test_a_new_source_after_an_interrupted_build_of_the_old_one(host: FakeHost) -> None:
+    host.add_kernel(OTHER)
+    present(host, kernels=[OTHER])
+    host.kill_at = len(host.calls) + 1
+    with pytest.raises(Killed):
+        present(host)
+    host.kill_at = 0
+    assert present(host, tree=source(code="two"), kernels=["installed"])["kernels"][0]["state"] == "installed"
+    assert not present(host, tree=source(code="two"))["changed"]
 
 
 def test_the_kernels_own_driver_is_preferred(host: FakeHost) -> None:

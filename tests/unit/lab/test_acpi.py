@@ -121,6 +121,13 @@ def test_each_gpu_has_its_own_memory() -> None:
     assert bases == [8 * GIB, 12 * GIB, 16 * GIB, 20 * GIB]
 
 
+def test_a_fault_of_one_gpu_leaves_the_others_alone() -> None:
+    spec = make_spec("grace", "arm64", "7.3", "gb300", 2, ["1:no-properties"])
+    devices = read_ssdt(acpi.ssdt([(gpu, spec.firmware_memory(gpu)) for gpu in spec.gpus]))
+    assert "_DSD" not in devices["GPU1"]
+    assert dict(devices["GPU0"]["_DSD"][1]) == {BASE: 8 * GIB, SIZE: 1792 * MIB}
+
+
 def test_dsdt_upgrade() -> None:
     old = bytearray(aml.table(b"DSDT", b"BXPC", b"body"))
     old[8] = 1

@@ -19,6 +19,7 @@ from nvlab.products import (
     node_distance,
     parse_faults,
     place_gpus,
+    split_faults,
 )
 from nvlab.spec import make_spec
 
@@ -79,6 +80,29 @@ def test_faults(words: list[str], faults: Faults) -> None:
 def test_bad_faults(words: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         parse_faults(words)
+
+
+@pytest.mark.parametrize(("words", "common", "own"), [
+    ([], Faults(), [Faults(), Faults()]),
+    (["c2c-down"], Faults(c2c_down=True), [Faults(c2c_down=True)] * 2),
+    (["1:size-zero"], Faults(), [Faults(), Faults(size_zero=True)]),
+    (["shared-group", "0:ready-after=7", "1:odd-size"], Faults(shared_group=True),
+     [Faults(shared_group=True, ready_after=7.0), Faults(shared_group=True, odd_size=True)]),
+])
+def test_faults_of_single_gpus(words: list[str], common: Faults, own: list[Faults]) -> None:
+    assert split_faults(words, 2) == (common, tuple(own))
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["2:size-zero"], "'2:size-zero' is for a GPU that the lab does not have: 0 to 1 exist"),
+    (["x:size-zero"], "'x:size-zero' is for a GPU"),
+    (["1:no-iommu"], "no-iommu is one of the whole host; leave out '1:'"),
+    (["no-properties", "0:size-zero"], "no-properties and size-zero contradict"),
+    (["1:smoke"], "no fault 'smoke'"),
+])
+def test_bad_faults_of_single_gpus(words: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        split_faults(words, 2)
 
 
 @pytest.mark.parametrize(("change", "message"), [
