@@ -17,14 +17,17 @@ _PROBES = ("none", "read", "full")
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Everything that a verdict depends on. ``probe`` is how deep the look was: a deeper one serves a shallower."""
+    """Everything that a verdict depends on. ``probe`` is how deep the look was: a deeper one serves a shallower.
+    ``layout`` and ``api`` are what was asked for, ``driver_layout`` is the value of the driver's parameter."""
 
     boot_id: str
     vendor_device: str
     group: Optional[int]
     driver: Optional[str]
     srcversion: Optional[str]
+    driver_layout: Optional[str]
     layout: str
+    api: str
     expected_memory: Optional[int]
     product: Optional[str]
     probe: str

@@ -11,19 +11,24 @@ import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.model import Bar
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.products import product_named
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.driver import DriverFacts
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.judge import Expectation, judge
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.layout import GIB, MIB
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.observe import Finding, Observation
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.observe import Complaint, Observation
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.probe import Finding
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.uapi import Area, RegionInfo
 
-VARIANT = "nvgrace_gpu_vfio_pci"
+VARIANT = DriverFacts("nvgrace_gpu_vfio_pci", "SRC", "mainline", True)
+IN_TREE = DriverFacts("nvgrace_gpu_vfio_pci", "SRC")
+PLAIN = DriverFacts("vfio-pci", "SRC")
 BAR0 = RegionInfo(0, 7, 16 * MIB, 0)
 RESMEM = RegionInfo(2, 15, GIB, 2 << 40, (Area(0, GIB),))
 USEMEM = RegionInfo(4, 15, 2 * GIB, 4 << 40, (Area(0, 1536 * MIB),))
 CONFIG = RegionInfo(7, 3, 4096, 7 << 40)
 REGISTERS = (0x1100000C, 0, 0xC, 0, 0xC, 0)
-HOPPER = Observation((BAR0, RESMEM, USEMEM, CONFIG), REGISTERS)
-FALLBACK = Observation((BAR0, RegionInfo(2, 0, 0, 0), RegionInfo(4, 0, 0, 0), CONFIG), (0x1100000C, 0, 0, 0, 0, 0))
+HOPPER = Observation((BAR0, RESMEM, USEMEM, CONFIG), REGISTERS, REGISTERS)
+FALLBACK = Observation((BAR0, RegionInfo(2, 0, 0, 0), RegionInfo(4, 0, 0, 0), CONFIG), (0x1100000C, 0, 0, 0, 0, 0),
+                       (0x1100000C, 0, 0, 0, 0, 0))
 EXPECTED = Expectation(driver=VARIANT, bars=(Bar(0, 0x11000000, 16 * MIB, 0x14220C),), layout="auto", mig_bug=True,
                        product=product_named("gh200-120gb"), expected_memory=2560 * MIB, page_size=4096)
 NOTHING_KNOWN = replace(EXPECTED, product=None, expected_memory=None)
@@ -48,7 +53,13 @@ def drop(seen: Observation, index: int) -> Observation:
     (change(drop(HOPPER, 2), 4, sparse=(Area(0, 1280 * MIB),)),
      replace(EXPECTED, mig_bug=False, expected_memory=1280 * MIB + 100), "mainline"),
     (change(drop(HOPPER, 4), 2, size=4 * GIB, sparse=(Area(0, 2560 * MIB),)), EXPECTED, "bar2"),
-    (FALLBACK, replace(NOTHING_KNOWN, driver="vfio-pci"), "plain"),
+    (FALLBACK, replace(NOTHING_KNOWN, driver=PLAIN, x86=True), "plain"),
+    # a sparse area of vfio-pci leaves out an MSI-X table, and is no coherent memory
+    (change(HOPPER, 4, size=2 * GIB), replace(NOTHING_KNOWN, driver=PLAIN, x86=True, bars=(
+        *EXPECTED.bars, Bar(2, 0x80000000, GIB, 0x14220C), Bar(4, 0x100000000, 2 * GIB, 0x14220C))), "plain"),
+    # a region of the device itself, and the VGA window
+    (replace(HOPPER, regions=(*HOPPER.regions, RegionInfo(8, 3, 0xC0000, 8 << 40))), EXPECTED, "mainline"),
+    (replace(HOPPER, regions=(*HOPPER.regions, RegionInfo(6, 1, 0x80000, 6 << 40))), EXPECTED, "mainline"),
     # a nominal figure: firmware keeps a part
     (change(change(HOPPER, 4, size=128 * GIB, sparse=(Area(0, 94 * GIB),)), 2, size=2 * GIB,
             sparse=(Area(0, GIB + 256 * MIB),)), replace(EXPECTED, expected_memory=None), "mainline"),
@@ -56,6 +67,16 @@ def drop(seen: Observation, index: int) -> Observation:
 def test_ok(seen: Observation, expected: Expectation, layout: str) -> None:
     judgement = judge(seen, expected)
     assert (judgement.verdict, judgement.reasons, judgement.layout) == ("ok", (), layout)
+
+
+@pytest.mark.parametrize("expected", [
+    NOTHING_KNOWN, replace(NOTHING_KNOWN, driver=PLAIN), replace(NOTHING_KNOWN, x86=True)])
+def test_no_memory_where_nobody_knows_of_any_is_unchecked(expected: Expectation) -> None:
+    judgement = judge(FALLBACK, expected)
+    assert judgement.verdict == "unchecked"
+    assert judgement.reasons == ("VFIO shows no coherent GPU memory, and the GPU is in no product table, so that "
+                                 "nothing says whether there must be some: set product or expected_memory.",)
+    assert judgement.memory == {"expected": None, "seen": 0, "source": "none"}
 
 
 def test_memory_that_nobody_knows_is_unchecked() -> None:
@@ -75,13 +96,25 @@ def test_memory_that_nobody_knows_is_unchecked() -> None:
     (FALLBACK, EXPECTED, "region 4 has no sparse area: the driver fell back"),
     (FALLBACK, replace(EXPECTED, firmware_properties="present"), "C2C link is down"),
     (FALLBACK, replace(EXPECTED, firmware_properties="absent"), "the firmware tables hold no nvidia,gpu-mem"),
-    (FALLBACK, replace(EXPECTED, driver="vfio-pci"), "The driver is vfio-pci, which cannot show"),
-    (FALLBACK, replace(NOTHING_KNOWN, driver="vfio-pci", layout="mainline"), "The layout is plain and mainline"),
+    (FALLBACK, replace(EXPECTED, driver=PLAIN), "The driver is vfio-pci, which cannot show"),
+    (FALLBACK, replace(NOTHING_KNOWN, driver=PLAIN, layout="mainline"), "The layout is plain and mainline"),
     (drop(HOPPER, 2), EXPECTED, "BAR2 is missing: it must show 1073741824 bytes of resmem."),
-    (drop(FALLBACK, 0), replace(NOTHING_KNOWN, driver="vfio-pci"),
+    (drop(FALLBACK, 0), replace(NOTHING_KNOWN, driver=PLAIN),
      "BAR0 is missing: it must show 16777216 bytes of the function's own BAR."),
-    (replace(FALLBACK, regions=(), bar_registers=()), replace(NOTHING_KNOWN, driver="vfio-pci"),
+    (replace(FALLBACK, regions=(), bar_registers=()), replace(NOTHING_KNOWN, driver=PLAIN),
      "VFIO answers no question about the config region"),
+    (replace(FALLBACK, bar_registers=(), wide_registers=()), EXPECTED, "region 4 has no sparse area"),
+    (FALLBACK, replace(EXPECTED, layout="bar2"), "The layout is fallback and bar2 was asked for."),
+    (FALLBACK, replace(EXPECTED, layout="bar2"), "region 2 has no sparse area"),
+    (FALLBACK, replace(EXPECTED, driver=replace(VARIANT, layout="bar2")), "region 2 has no sparse area"),
+    (change(HOPPER, 4, offset=2 << 40), EXPECTED, "BAR4 lies over BAR2 in the device file, at 0x20000000000."),
+    (change(HOPPER, 7, offset=(4 << 40) + 2 * GIB - 1), EXPECTED, "CONFIG lies over BAR4"),
+    (replace(HOPPER, wide_registers=(0x1100000C, 0, 0xC, 0, 0, 0)), EXPECTED,
+     "CONFIG: one read over all BAR registers lacks some"),
+    (replace(HOPPER, bar_registers=(0x1180000C, 0, 0xC, 0, 0xC, 0)), EXPECTED,
+     "BAR0: its BAR register is 0x000000001180000c, which is not aligned to its 16777216 bytes."),
+    (replace(HOPPER, regions=(*HOPPER.regions, RegionInfo(5, 7, 4096, 5 << 40))), EXPECTED,
+     "BAR5: reports 4096 bytes and the function's own BAR has 0."),
     (change(HOPPER, 2, size=2 * GIB), EXPECTED, "BAR2: reports 2147483648 bytes and resmem must report 1073741824."),
     (change(HOPPER, 4, sparse=(Area(0, GIB),)), EXPECTED, "BAR4: has 1073741824 bytes of usemem"),
     (change(HOPPER, 4, flags=13), EXPECTED, "BAR4: has the flags read, mmap, caps"),
@@ -92,7 +125,7 @@ def test_memory_that_nobody_knows_is_unchecked() -> None:
     (replace(HOPPER, bar_registers=(0x11000004, 0, 0xC, 0, 0xC, 0)), EXPECTED, "has the type 12"),
     (change(HOPPER, 0, size=8 * MIB), EXPECTED, "BAR0: reports 8388608 bytes and the function's own BAR has 16777216."),
     (change(HOPPER, 7, size=100), EXPECTED, "CONFIG: has 100 bytes"),
-    (replace(HOPPER, complaints=("BAR1: x",)), EXPECTED, "The kernel's answer makes no sense: BAR1: x."),
+    (replace(HOPPER, complaints=(Complaint(1, "x"),)), EXPECTED, "The kernel's answer makes no sense: BAR1: x."),
     (replace(HOPPER, findings=(Finding(4, "hole", False, "the hole reads 00"),)), EXPECTED, "BAR4: the hole reads 00"),
 ])
 def test_fail(seen: Observation, expected: Expectation, reason: str) -> None:
@@ -101,12 +134,86 @@ def test_fail(seen: Observation, expected: Expectation, reason: str) -> None:
     assert any(reason in text for text in judgement.reasons), judgement.reasons
 
 
+@pytest.mark.parametrize("index", [2, 4])
+def test_answers_that_cannot_be_true_leave_the_layout_open(index: int) -> None:
+    judgement = judge(replace(drop(HOPPER, index), complaints=(Complaint(index, "it is a lie"),)), EXPECTED)
+    assert (judgement.verdict, judgement.layout) == ("fail", None)
+    assert judgement.reasons == (f"The kernel's answer makes no sense: BAR{index}: it is a lie.",
+                                 "The layout and the memory cannot be told.")
+
+
+NARROW = replace(HOPPER, wide_registers=(0x1100000C, 0, 0xC, 0, 0, 0))
+CUT = Finding(2, "straddling read", False, "8 of 16 bytes")
+BUILT_APART = replace(IN_TREE, out_of_tree=True)
+
+
+@pytest.mark.parametrize(("driver", "seen", "who", "verdict", "notes"), [
+    (VARIANT, HOPPER, "collection", "ok", 0),
+    (VARIANT, NARROW, "collection", "fail", 0),
+    (replace(VARIANT, out_of_tree=False), HOPPER, "collection", "ok", 0),
+    (IN_TREE, HOPPER, "kernel", "ok", 0),
+    (IN_TREE, NARROW, "kernel", "ok", 1),
+    (BUILT_APART, NARROW, "kernel", "ok", 1),
+    (BUILT_APART, replace(NARROW, findings=(CUT,)), "kernel", "ok", 2),
+    (BUILT_APART, replace(NARROW, findings=(CUT, Finding(2, "hole", False, "x"))), "kernel", "fail", 2),
+    (BUILT_APART, HOPPER, "other", "ok", 0),
+    (BUILT_APART, replace(HOPPER, findings=(CUT,)), "other", "fail", 0),
+    (VARIANT, replace(HOPPER, findings=(CUT,)), "collection", "fail", 0),
+])
+def test_whose_driver_it_is(driver: DriverFacts, seen: Observation, who: str, verdict: str, notes: int) -> None:
+    judgement = judge(seen, replace(EXPECTED, driver=driver))
+    assert (judgement.implementation, judgement.verdict, len(judgement.notes)) == (who, verdict, notes)
+
+
+def test_notes_say_what_is_known() -> None:
+    judgement = judge(replace(NARROW, findings=(CUT,)), replace(EXPECTED, driver=IN_TREE))
+    assert judgement.notes == (
+        "BAR2: the kernel's own driver cuts a read that crosses the end of resmem; 8 of 16 bytes",
+        "CONFIG: the kernel's own driver shows one emulated BAR only in a config read that spans several; one read "
+        "over all BAR registers lacks some that single reads show.")
+
+
+@pytest.mark.parametrize(("expected", "memory"), [
+    (EXPECTED, "VFIO shows 2684354560 bytes of GPU memory, as expected_memory says."),
+    (replace(EXPECTED, expected_memory=None, product=replace(product_named("gb200"), memory=2560 * MIB)),
+     "VFIO shows 2684354560 bytes of GPU memory, near the nominal 2684354560 of GB200 (186 GiB HBM3e)."),
+])
+def test_a_good_verdict_says_why(expected: Expectation, memory: str) -> None:
+    assert judge(HOPPER, expected).evidence == ("The layout is mainline, shown by nvgrace_gpu_vfio_pci.", memory)
+
+
+def test_why_there_need_be_no_memory() -> None:
+    judgement = judge(FALLBACK, replace(NOTHING_KNOWN, driver=PLAIN, x86=True))
+    assert judgement.evidence[1] == "The GPU has no coherent memory, as all of x86 hosts."
+
+
+@pytest.mark.parametrize(("nominal", "verdict"), [
+    (2560 * MIB * 16 // 15, "ok"), (2560 * MIB * 16 // 15 + 16, "fail"),
+    (-(-2560 * MIB * 16 // 17), "ok"), (2560 * MIB * 16 // 17 - 16, "fail")])
+def test_how_far_from_the_nominal_figure(nominal: int, verdict: str) -> None:
+    product = replace(product_named("gh200-120gb"), memory=nominal)
+    assert judge(HOPPER, replace(EXPECTED, product=product, expected_memory=None)).verdict == verdict
+
+
+@pytest.mark.parametrize(("missing", "verdict"), [(0, "ok"), (8191, "ok"), (8192, "fail"), (-1, "fail")])
+def test_how_much_a_page_may_hide(missing: int, verdict: str) -> None:
+    """Two regions lose less than a page each."""
+    judgement = judge(HOPPER, replace(EXPECTED, expected_memory=2560 * MIB + missing))
+    memory_text = judgement.reasons[-1] if judgement.reasons else ""
+    assert ("were expected" in memory_text) == (verdict == "fail")
+
+
 def test_regions_of_the_result() -> None:
     judgement = judge(replace(HOPPER, findings=(Finding(4, "hole", True, "hole: as expected"),)), EXPECTED)
     usemem = next(region for region in judgement.regions if region["index"] == 4)
     assert usemem == {
         "index": 4, "name": "BAR4", "role": "usemem", "reported": 2 * GIB, "actual": 1536 * MIB,
         "flags": ["read", "write", "mmap", "caps"], "sparse": [{"offset": 0, "size": 1536 * MIB}], "offset": 4 << 40,
-        "bar_register": "0x000000000000000c", "verdict": "ok", "reasons": []}
+        "bar_register": "0x000000000000000c", "verdict": "ok", "reasons": [], "evidence": [
+            "reports 2147483648 bytes, as usemem must.",
+            "has 1610612736 bytes of usemem in one sparse area from its start.",
+            "has the flags read, write, mmap, caps.",
+            "its BAR register is 0x000000000000000c: 64 bits wide and prefetchable.",
+            "its BAR register is 0x000000000000000c: aligned to its 2147483648 bytes.", "hole: as expected"]}
     assert [(region["name"], region["role"]) for region in judgement.regions] == [
         ("BAR0", "physical"), ("BAR2", "resmem"), ("BAR4", "usemem"), ("CONFIG", "config")]
