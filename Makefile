@@ -10,7 +10,7 @@ export ANSIBLE_INJECT_FACT_VARS := false
 export MOLECULE_GLOB := molecule/*/molecule.yml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test lint unit kmod-check proof molecule test-all test-debug stress compare bench bench-kmod \
+.PHONY: help setup demo test lint unit fuzz-args mutants kmod-check proof molecule test-all test-debug stress compare bench bench-kmod \
 	build clean
 
 help:  ## this list
@@ -27,13 +27,19 @@ test: setup  ## everything that guards the main job (root, 6 GB of disk, 20 minu
 
 test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)
 	@$(BIN)/python tests/run lint unit kmod proof package molecule refusals behaviour \
-		style arithmetic matrix contract stress debug speed
+		arguments style arithmetic matrix contract stress debug speed
 
 lint: setup  ## what can be said without running it
 	@$(BIN)/python tests/run lint
 
 unit: setup  ## unit tests
 	@$(BIN)/python tests/run unit
+
+fuzz-args: setup  ## every option of every module with values that nobody should give (some minutes)
+	@$(BIN)/python tests/run arguments
+
+mutants: setup  ## mutation test of planners and judges, report in .build/mutants (hours; MINUTES=, AREAS=)
+	@$(BIN)/python tests/tools/mutants.py $(if $(MINUTES),--minutes $(MINUTES)) $(AREAS)
 
 kmod-check: setup  ## arithmetic of the kernel module, in userspace under sanitizers
 	@$(BIN)/python tests/run kmod

@@ -12,6 +12,7 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import require_usable, shorten
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.collect import collect
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.source import pack
 
@@ -42,8 +43,9 @@ class ActionModule(ActionBase):
 
     def _payload(self, source: Optional[str]) -> dict[str, str]:
         try:
+            require_usable(self._task.args)
             directory = self._find_needle("files", str(source)) if source else str(SHIPPED_SOURCE)
             tree = collect(directory)
         except (PassthroughError, AnsibleError) as error:
-            raise AnsibleActionFail(str(error)) from error
+            raise AnsibleActionFail(shorten(str(error), self._task.args)) from error
         return {"_source": pack(tree), "_source_sha256": tree.sha256}

@@ -15,6 +15,8 @@ from typing import Any, Optional
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import require_usable
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.model import build_report
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.text import host_lines
 
@@ -45,6 +47,10 @@ class ActionModule(ActionBase):
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
+        try:
+            require_usable(arguments)
+        except PassthroughError as error:
+            raise AnsibleActionFail(error.message) from error
         self._check(arguments)
         hostname = str((task_vars or {}).get("inventory_hostname", "unknown"))
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

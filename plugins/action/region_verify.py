@@ -51,8 +51,8 @@ class ActionModule(ActionBase):
         display = Display()
 
         def tell(elapsed: float) -> None:
-            display.display(f"{host}: region_verify has run for {elapsed:.0f} seconds; a GPU that it has reset may take "
-                            "30 seconds to become ready, some 257. Its journal says which one.")
+            display.display(f"{host}: region_verify is at {elapsed:.0f} seconds; a GPU that it has reset may need "
+                            "30 to become ready, some 257. Its journal says which one.")
 
         wrap_async = bool(self._task.async_val) and not self._connection.has_native_async
         with Ticker(tell, SECONDS):

@@ -193,6 +193,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import Module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.service import ensure
 
@@ -209,7 +210,7 @@ def _work(module: AnsibleModule, host: Host) -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "name": {"type": "str", "default": "nvgrace-gpu-vfio-pci"},

@@ -303,6 +303,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import Module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.converge import (
     Wanted,
@@ -328,7 +329,7 @@ def work(module: AnsibleModule, host: Host) -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=dict(ARGUMENT_SPEC, _xml={"type": "str"}), required_if=REQUIRED_IF,
+    module = Module(argument_spec=dict(ARGUMENT_SPEC, _xml={"type": "str"}), required_if=REQUIRED_IF,
                            supports_check_mode=True)
     run_module(module, work)
 

@@ -155,6 +155,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import Module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.configure import configure_host
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.settings import HostSettings, parse_settings
@@ -170,7 +171,7 @@ def _configure(module: AnsibleModule, host: Host) -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "kernel_arguments": _LIST,

@@ -203,6 +203,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import Module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.checks import run_checks
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.gather import gather_facts
@@ -214,7 +215,7 @@ def _read(module: AnsibleModule, host: Host) -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = Module(
         argument_spec={"probe_qemu": {"type": "bool", "default": True}},
         supports_check_mode=True,
     )

@@ -215,6 +215,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import Module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.select import GPUS_OPTION
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.verify import Verifier, VerifyOptions
@@ -225,7 +226,7 @@ def _work(module: AnsibleModule, host: Host) -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             "gpus": GPUS_OPTION,
             "layout": {"type": "str", "choices": ["auto", "mainline", "bar2"], "default": "auto"},

@@ -18,13 +18,10 @@ from .._core.host import Host
 from .._gpu.model import PciFunction
 from .._gpu.sysfs import group_isolates
 from . import uapi
+from .record import DeviceInUseError
 
 # One to learn how much room the answer needs, one with that room, and one in case a hot reset changed it between them.
 _REGION_INFO_CALLS = 3
-
-
-class DeviceInUseError(PassthroughError):
-    """The kernel says that somebody else has the device open."""
 
 
 class Kernel:

@@ -10,8 +10,8 @@ from typing import Optional
 
 from .._core.host import Host
 from .._gpu import sysfs
-from .layout import PLAIN_DRIVER
 
+PLAIN_DRIVER = "vfio-pci"
 COLLECTION, KERNEL, PLAIN, OTHER = "collection", "kernel", "vfio-pci", "other"
 # include/linux/panic.h, TAINT_OOT_MODULE; the attribute "taint" of a module shows the letters of its own taints
 _OUT_OF_TREE = "O"
@@ -42,8 +42,8 @@ def read_driver(host: Host, name: Optional[str]) -> DriverFacts:
 def implementation(facts: DriverFacts, wide_reads_whole: Optional[bool] = None) -> Optional[str]:
     """collection, kernel, vfio-pci or other; None without a driver.
 
-    Ours has the parameter ``layout``, which the kernel's own has not. That one is part of the kernel. One that was built
-    by itself (a vendor's package) shows in ``wide_reads_whole``, which is None where the device was not opened:
+    Ours has the parameter ``layout``, which the kernel's own has not. That one is part of the kernel. One that was
+    built apart (a vendor's package) shows in ``wide_reads_whole``, which is None where the device was not opened:
     with it, a read of config space over several emulated BARs lacks all but one.
     """
     if facts.name is None:

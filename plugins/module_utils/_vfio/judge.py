@@ -15,6 +15,7 @@ from . import layout as layouts
 from .driver import KERNEL, DriverFacts, implementation
 from .observe import Observation
 from .probe import Finding
+from .record import FAIL
 from .uapi import (
     BAR_REGIONS,
     CONFIG_REGION,
@@ -28,7 +29,7 @@ from .uapi import (
     RegionInfo,
 )
 
-OK, FAIL, UNCHECKED = "ok", "fail", "unchecked"
+OK, UNCHECKED = "ok", "unchecked"
 
 _EMULATED_FLAGS = REGION_READ | REGION_WRITE | REGION_MMAP | REGION_CAPS
 # PCI Local Bus Specification 3.0, 6.2.5.1: prefetchable (8) and 64 bits wide (4)

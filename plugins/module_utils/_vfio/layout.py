@@ -14,12 +14,12 @@ from typing import Optional
 
 from .._core.errors import PassthroughError
 from .._gpu import sysfs
+from .driver import PLAIN_DRIVER
 from .uapi import REGION_MMAP, RegionInfo
 
 GIB = 1 << 30
 MIB = 1 << 20
 
-PLAIN_DRIVER = "vfio-pci"
 USEMEM_INDEX = 4
 RESMEM_INDEX = 2
 

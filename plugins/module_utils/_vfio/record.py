@@ -8,11 +8,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
+from .._core.errors import PassthroughError
 from .._core.host import Host
 from .._core.journal import StateFile
 
+FAIL = "fail"
 _KEY = "verification"
 _PROBES = ("none", "read", "full")
+
+
+class DeviceInUseError(PassthroughError):
+    """The kernel says that somebody else has the device open."""
 
 
 @dataclass(frozen=True)

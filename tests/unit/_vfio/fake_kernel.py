@@ -38,9 +38,9 @@ def refusal(number: int) -> OSError:
 
 @dataclass
 class FakeKernel(Kernel):
-    """``fail`` has the error number of an action: a path, or an ioctl's number. ``lie`` changes an answer about a region
-    before it is given. ``one_bar`` is what the kernel's own driver does: a config read over several emulated BARs shows
-    one. Checks run in children, so what they write is in files below ``root`` and not in memory."""
+    """``fail`` has the error number of an action: a path, or an ioctl's number. ``lie`` changes an answer about a
+    region before it is given. ``one_bar`` is what the kernel's own driver does: a config read over several BARs
+    shows one. Checks run in children, so what they write is in files below ``root``, not in memory."""
 
     root: Path
     regions: dict[int, Region]

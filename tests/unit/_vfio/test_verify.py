@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import json
 import struct
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,18 @@ def test_a_valid_record_saves_the_reset(host: FakeHost, kernel: FakeKernel) -> N
     assert again["devices"][0] == {**first["devices"][0], "from_record": True}
     assert verify(host, kernel, check_mode=True)["changed"] is False
     assert again["diff"]["before"] == again["diff"]["after"]
+
+
+def test_a_valid_record_needs_nothing_that_opens_a_device(host: FakeHost, kernel: FakeKernel,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a device nor the modules for it, which would be sent and compiled on each host."""
+    package = uapi.__name__.rpartition(".")[0]
+    verify(host, kernel)
+    for name in ("look", "device", "observe", "probe", "judge", "predict", "layout"):
+        monkeypatch.setitem(sys.modules, f"{package}.{name}", None)
+    assert verify(host, kernel)["devices"][0]["from_record"] is True
+    with pytest.raises(ImportError):
+        verify(host, kernel, force=True)
 
 
 def reboot(host: FakeHost) -> dict[str, Any]:
