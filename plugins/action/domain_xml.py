@@ -12,7 +12,12 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import require_usable, shorten
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import (
+    WRONG_FORM,
+    require_usable,
+    shorten,
+    wrong_form,
+)
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.invariants import check_plan, check_xml
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.model import DomainPlan
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.planner import plan_domain
@@ -31,13 +36,21 @@ class ActionModule(ActionBase):
         given = self._task.args
         try:
             require_usable(given)
-            _validation, arguments = self.validate_argument_spec(ARGUMENT_SPEC, required_if=REQUIRED_IF)
+            arguments = self._validated()
             result.update(self._work(arguments, task_vars or {}))
         except PassthroughError as error:
             result.update(failed=True, msg=shorten(error.message, given), **error.details)
         except AnsibleError as error:
             raise AnsibleActionFail(shorten(error.message, given)) from error
         return result
+
+    def _validated(self) -> dict[str, Any]:
+        try:
+            _validation, arguments = self.validate_argument_spec(ARGUMENT_SPEC, required_if=REQUIRED_IF)
+        except WRONG_FORM as error:
+            raise PassthroughError(wrong_form(error)) from error
+        checked: dict[str, Any] = arguments
+        return checked
 
     def _work(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         state = arguments["state"]

@@ -81,7 +81,8 @@ def modules() -> list[str]:
 
 
 SPECS = {name: argument_spec(name) for name in modules()}
-CASES_OF_MODULES = [(name, path) for name, spec in SPECS.items() for path in places(spec)]
+# What begins with an underscore comes from the controller side of the module and is no option.
+CASES_OF_MODULES = [(name, path) for name, spec in SPECS.items() for path in places(spec) if path[0][0] != "_"]
 
 
 def told(path: tuple[Any, ...]) -> str:
@@ -157,6 +158,13 @@ def test_hostile_value(made_up: MadeUpHost, name: str, path: tuple[Any, ...]) ->
         if problems:
             found[what] = problems
     assert not found, "\n".join(f"{what}: {problems}" for what, problems in found.items())
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name, spec in SPECS.items() for option in spec
+                                              if option.startswith("_")])
+def test_what_the_controller_sends_cannot_be_given(made_up: MadeUpHost, name: str, option: str) -> None:
+    outcome = made_up.run(on_controller(name, {**good_for_controller(name, made_up.root), option: "x"}), {})
+    assert outcome.result["failed"] and option in outcome.result["msg"]
 
 
 @pytest.mark.parametrize("name", sorted(SPECS))

@@ -7,6 +7,8 @@ refusal does not repeat ten megabytes of it."""
 from __future__ import annotations
 
 import json
+import math
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any, Optional
@@ -22,13 +24,22 @@ MAX_DEPTH = 32
 # The widest number that a kernel interface takes.
 MAX_NUMBER = (1 << 64) - 1
 MAX_MESSAGE = 1000
+# What ansible-core raises for a number where a dictionary must be, and the like.
+WRONG_FORM = (ArithmeticError, AttributeError, TypeError, ValueError)
 _SHOWN = 60
+_LONG_WORD = re.compile(r"\S{200,}")
 # Arguments of the controller side of a module, which are no options: the source of the kernel module, rendered XML.
 _INTERNAL = "_"
 
 
 class Module(AnsibleModule):
     """An AnsibleModule that ends with one short sentence, whatever a user has put in."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        try:
+            super().__init__(*arguments, **keywords)  # type: ignore[no-untyped-call,unused-ignore]
+        except WRONG_FORM as error:
+            _refuse(wrong_form(error))
 
     def _load_params(self) -> None:
         try:
@@ -50,6 +61,11 @@ def _refuse(sentence: str) -> None:
     """Ends the module where fail_json cannot: it needs what is read after the parameters, and would return them all."""
     print(json.dumps({"failed": True, "msg": sentence}))
     sys.exit(1)
+
+
+def wrong_form(error: Exception) -> str:
+    """The sentence for a value that ansible-core's own checks stumble over."""
+    return shorten(f"An option has not the form that the documentation says: {error}.", None)
 
 
 def require_usable(arguments: dict[str, Any]) -> None:
@@ -82,6 +98,8 @@ def unusable(params: dict[str, Any], most: int = MAX_VALUES) -> Optional[str]:
             sentence = _unusable_text(f"The option {where}", value)
             if sentence is not None:
                 return sentence
+        elif isinstance(value, float) and not math.isfinite(value):
+            return f"The option {where} is {value}: no option takes that for a number."
         elif isinstance(value, int) and abs(value) > MAX_NUMBER:
             return (f"The option {where} is a number of {len(str(abs(value)))} digits: no option takes one of more "
                     "than 64 bits.")
@@ -109,6 +127,7 @@ def shorten(message: str, given: Any) -> str:
     for value in sorted({text for text in _texts(given) if len(text) > _SHOWN}, key=len, reverse=True):
         for form in (value, repr(value)[1:-1]):
             message = message.replace(form, form[:_SHOWN] + "...")
+    message = _LONG_WORD.sub(lambda word: word[0][:_SHOWN] + "...", message)
     message = readable(" ".join(message.split("\n")).strip())
     return message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE - 3] + "..."
 

@@ -23,7 +23,8 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module i
     unusable,
 )
 
-SPEC = {"name": {"type": "str"}, "kind": {"type": "str", "choices": ["a", "b"]}, "count": {"type": "int"}}
+SPEC = {"inner": {"type": "dict", "options": {"x": {"type": "str"}}},
+        "name": {"type": "str"}, "kind": {"type": "str", "choices": ["a", "b"]}, "count": {"type": "int"}}
 
 
 def nested(depth: int) -> Any:
@@ -50,6 +51,7 @@ def test_usable(params: dict[str, Any]) -> None:
     ({"a": -MAX_NUMBER - 1}, "The option a is a number of 20 digits: no option takes one of more than 64 bits."),
     ({"a": ["x"] * (MAX_VALUES - 1)}, "The arguments hold more than 4096 values: no option needs that many."),
     (nested(MAX_DEPTH + 1), "The arguments are nested more than 32 levels deep: no option is."),
+    ({"a": [float("inf")]}, "The option a is inf: no option takes that for a number."),
     ({"x" * (MAX_TEXT + 1): 1}, "The name of an option has 65537 characters: no option takes more than 65536."),
     ({"a": [{"b\0": 1}]}, "The name of an option holds a NUL character, which neither a file name nor the kernel can: "
                           "remove it."),
@@ -66,8 +68,9 @@ def test_unusable(params: dict[str, Any], sentence: str) -> None:
     ("a\tb\x1b[0m\u202e", [], "a\\tb\\x1b[0m\\u202e"),
     (f"{'v' * 70} is bad", ["v" * 70], f"{'v' * 60}... is bad"),
     (f"{'q' * 61 + chr(10)!r} is bad", ["q" * 61 + "\n"], f"'{'q' * 60}...' is bad"),
-    ("x" * MAX_MESSAGE, [], "x" * MAX_MESSAGE),
-    ("x" * (MAX_MESSAGE + 1), [], "x" * (MAX_MESSAGE - 3) + "..."),
+    ("x" * 199, [], "x" * 199), (f"is {'x' * 200} now", [], f"is {'x' * 60}... now"),
+    ("x " * (MAX_MESSAGE // 2 - 1) + "yz", [], "x " * (MAX_MESSAGE // 2 - 1) + "yz"),
+    ("x " * (MAX_MESSAGE // 2) + "y", [], ("x " * (MAX_MESSAGE // 2))[:MAX_MESSAGE - 3] + "..."),
 ])
 def test_shortened(message: str, values: list[str], shown: str) -> None:
     assert shorten(message, values) == shown
@@ -119,6 +122,11 @@ def test_refusals_of_ansible_itself_are_short(fail: Any, arguments: dict[str, An
     assert fail(arguments)["msg"] == message
 
 
+def test_a_value_that_ansible_stumbles_over(fail: Any) -> None:
+    assert fail({"inner": 5})["msg"].startswith("An option has not the form that the documentation says: ")
+
+
 def test_the_invocation_is_short(fail: Any) -> None:
     result = fail({"name": "n" * 5000, "count": 3}, "no")
-    assert result["invocation"]["module_args"] == {"name": "n" * 60 + "...", "kind": None, "count": 3}
+    assert result["invocation"]["module_args"] == {
+        "name": "n" * 60 + "...", "kind": None, "count": 3, "inner": None}
