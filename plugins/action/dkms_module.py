@@ -47,5 +47,6 @@ class ActionModule(ActionBase):
             directory = self._find_needle("files", str(source)) if source else str(SHIPPED_SOURCE)
             tree = collect(directory)
         except (PassthroughError, AnsibleError) as error:
-            raise AnsibleActionFail(shorten(str(error), self._task.args)) from error
+            # from None: Ansible would append the long message of the cause
+            raise AnsibleActionFail(shorten(str(error), self._task.args)) from None
         return {"_source": pack(tree), "_source_sha256": tree.sha256}

@@ -41,7 +41,8 @@ class ActionModule(ActionBase):
         except PassthroughError as error:
             result.update(failed=True, msg=shorten(error.message, given), **error.details)
         except AnsibleError as error:
-            raise AnsibleActionFail(shorten(error.message, given)) from error
+            # from None: Ansible would append the long message of the cause
+            raise AnsibleActionFail(shorten(error.message, given)) from None
         return result
 
     def _validated(self) -> dict[str, Any]:
@@ -50,6 +51,9 @@ class ActionModule(ActionBase):
         except WRONG_FORM as error:
             raise PassthroughError(wrong_form(error)) from error
         checked: dict[str, Any] = arguments
+        require_usable(checked)  # again: text has become numbers
+        if not all(gpu.get("address") for gpu in checked["gpus"]):
+            raise PassthroughError("gpus has an item without an address: give what gpu_info returned.")
         return checked
 
     def _work(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:

@@ -67,8 +67,11 @@ class ActionModule(ActionBase):
         unknown = sorted(set(arguments) - _KNOWN_ARGUMENTS)
         if unknown:
             raise AnsibleActionFail(f"host_report does not know the option {', '.join(unknown)}.")
-        if not arguments.get("dest"):
+        dest, accepted = arguments.get("dest"), arguments.get("accepted") or []
+        if not dest or not isinstance(dest, str):
             raise AnsibleActionFail("host_report needs dest, a directory on the controller.")
+        if not isinstance(accepted, list) or not all(isinstance(item, str) for item in accepted):
+            raise AnsibleActionFail("host_report: accepted must be a list of ids.")
         for name in _DICT_ARGUMENTS:
             if not isinstance(arguments.get(name) or {}, dict):
                 raise AnsibleActionFail(f"host_report: {name} must be a dictionary.")

@@ -40,12 +40,16 @@ class Module(AnsibleModule):
             super().__init__(*arguments, **keywords)  # type: ignore[no-untyped-call,unused-ignore]
         except WRONG_FORM as error:
             _refuse(wrong_form(error))
+        self._require_usable()  # again: text has become numbers
 
     def _load_params(self) -> None:
         try:
             super()._load_params()  # type: ignore[no-untyped-call,unused-ignore]
         except Exception as error:  # ansible-core raises nothing more special; newer ones refuse lone surrogates
             _refuse(shorten(f"The arguments of the module cannot be read: {error.__cause__ or error}", None))
+        self._require_usable()
+
+    def _require_usable(self) -> None:
         sentence = unusable({name: value for name, value in self.params.items() if not name.startswith(_INTERNAL)})
         if sentence is not None:
             _refuse(sentence)

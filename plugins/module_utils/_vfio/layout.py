@@ -88,7 +88,7 @@ def mainline(memory: int, mig_bug: bool) -> tuple[EmulatedRegion, ...]:
     """
     if not mig_bug:
         return (EmulatedRegion(USEMEM_INDEX, "usemem", roundup_pow2(memory), memory),)
-    if memory <= _RESMEM_SIZE:
+    if memory < _RESMEM_SIZE:
         raise LayoutError(f"{memory} bytes of GPU memory are too few: this GPU reserves {_RESMEM_SIZE} of them.")
     before = memory - _RESMEM_SIZE
     usemem = before // _MEMBLK_SIZE * _MEMBLK_SIZE

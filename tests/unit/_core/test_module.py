@@ -109,6 +109,11 @@ def test_arguments_that_cannot_be_read(fail: Any, monkeypatch: pytest.MonkeyPatc
     assert fail({}) == {"failed": True, "msg": "The arguments of the module cannot be read: half of a character"}
 
 
+def test_text_that_becomes_an_endless_number(fail: Any) -> None:
+    assert fail({"count": "9" * 400})["msg"] == (
+        "The option count is a number of 400 digits: no option takes one of more than 64 bits.")
+
+
 def test_internal_arguments_may_be_long(fail: Any) -> None:
     assert fail({"name": "x", "_ansible_tmpdir": "y" * (MAX_TEXT + 1)}, "late")["msg"] == "late"
 

@@ -46,10 +46,16 @@ def test_mainline_without_the_bug(memory: int, bar4: int) -> None:
     assert (region.index, region.role, region.reported, region.actual) == (4, "usemem", bar4, memory)
 
 
-@pytest.mark.parametrize("memory", [1, GIB - 1, GIB, GIB + 511 * MIB])
-def test_too_little_memory(memory: int) -> None:
-    with pytest.raises(LayoutError):
+@pytest.mark.parametrize(("memory", "text"), [
+    (1, "1 bytes of GPU memory are too few: this GPU reserves 1073741824 of them."),
+    (GIB - 1, "1073741823 bytes of GPU memory are too few"),
+    (GIB, "1073741824 bytes of GPU memory leave no 536870912 bytes beside the reserved part."),
+    (GIB + 512 * MIB - 1, "leave no 536870912 bytes")])
+def test_too_little_memory(memory: int, text: str) -> None:
+    """The driver says EOVERFLOW to the first two and EINVAL to the others."""
+    with pytest.raises(LayoutError) as caught:
         mainline(memory, True)
+    assert text in caught.value.message
 
 
 def test_bar2() -> None:
