@@ -60,6 +60,19 @@ def drop(seen: Observation, index: int) -> Observation:
     # a region of the device itself, and the VGA window
     (replace(HOPPER, regions=(*HOPPER.regions, RegionInfo(8, 3, 0xC0000, 8 << 40))), EXPECTED, "mainline"),
     (replace(HOPPER, regions=(*HOPPER.regions, RegionInfo(6, 1, 0x80000, 6 << 40))), EXPECTED, "mainline"),
+    # a ROM and a VGA window that are not there, and the config space of a function that is not PCI Express
+    (replace(HOPPER, regions=(*HOPPER.regions, RegionInfo(6, 0, 0, 6 << 40), RegionInfo(8, 0, 0, 0))), EXPECTED,
+     "mainline"),
+    (change(HOPPER, 7, size=256), EXPECTED, "mainline"),
+    # a physical BAR2 beside usemem, where config space could not be read before
+    (change(change(HOPPER, 2, size=32 * MIB, sparse=None, flags=7), 4, sparse=(Area(0, 1280 * MIB),)),
+     replace(EXPECTED, mig_bug=None, expected_memory=1280 * MIB,
+             bars=(*EXPECTED.bars, Bar(2, 0x20000000, 32 * MIB, 0x14220C))), "mainline"),
+    # two 32-bit BARs, the second of which is no half of the first
+    (replace(HOPPER, regions=(BAR0, RegionInfo(1, 7, MIB, 1 << 40), *HOPPER.regions[1:]),
+             bar_registers=(0x11000000, 0x22000000, 0xC, 0, 0xC, 0),
+             wide_registers=(0x11000000, 0x22000000, 0xC, 0, 0xC, 0)),
+     replace(EXPECTED, bars=(Bar(0, 0x11000000, 16 * MIB, 0x40200), Bar(1, 0x22000000, MIB, 0x40200))), "mainline"),
     # a nominal figure: firmware keeps a part
     (change(change(HOPPER, 4, size=128 * GIB, sparse=(Area(0, 94 * GIB),)), 2, size=2 * GIB,
             sparse=(Area(0, GIB + 256 * MIB),)), replace(EXPECTED, expected_memory=None), "mainline"),
@@ -119,6 +132,25 @@ def test_memory_that_nobody_knows_is_unchecked() -> None:
     (change(HOPPER, 4, sparse=(Area(0, GIB),)), EXPECTED, "BAR4: has 1073741824 bytes of usemem"),
     (change(HOPPER, 4, flags=13), EXPECTED, "BAR4: has the flags read, mmap, caps"),
     (change(HOPPER, 2, sparse=None), EXPECTED, "BAR2: must have one sparse area"),
+    (change(HOPPER, 2, flags=11), EXPECTED, "BAR2: has the flags read, write, caps and must have"),
+    (change(HOPPER, 2, flags=7), EXPECTED, "BAR2: has the flags read, write, mmap and must have"),
+    (replace(HOPPER, bar_registers=(0x1100000C, 0, 0xC, 0, 0xD, 0)), EXPECTED, "must say 64 bits wide and prefetch"),
+    # a BAR that says I/O, and one that says 64 bits without room for the other half
+    (replace(HOPPER, bar_registers=(0x1100000D, 0, 0xC, 0, 0xC, 0)), EXPECTED,
+     "BAR0: its BAR register is 0x000000001100000d"),
+    (replace(HOPPER, regions=(*HOPPER.regions, RegionInfo(5, 7, MIB, 5 << 40)),
+             bar_registers=(0x1100000C, 0, 0xC, 0, 0xC, 0xC)),
+     replace(EXPECTED, bars=(*EXPECTED.bars, Bar(5, 0x100000, MIB, 0x40200))),
+     "BAR5: its BAR register is 0x000000000000000c and the function's own BAR has the type 0."),
+    (change(HOPPER, 2, offset=MIB, size=MIB), EXPECTED, "BAR2 lies over BAR0 in the device file, at 0x100000."),
+    # one of the two is enough to know that there must be memory
+    (FALLBACK, replace(EXPECTED, product=None), "region 4 has no sparse area"),
+    (FALLBACK, replace(EXPECTED, expected_memory=None), "region 4 has no sparse area"),
+    # the third lies over the first, behind the end of the second
+    (change(change(HOPPER, 0, offset=4096), 2, offset=(4 << 40) + GIB, size=MIB), EXPECTED,
+     "BAR2 lies over BAR4 in the device file"),
+    (change(change(HOPPER, 2, offset=(4 << 40) + MIB, size=MIB), 7, offset=(4 << 40) + GIB), EXPECTED,
+     "CONFIG lies over BAR4 in the device file"),
     (replace(HOPPER, bar_registers=(0x1100000C, 0, 0xC, 0, 0x4, 0)), EXPECTED, "must say 64 bits wide and prefetch"),
     (replace(HOPPER, bar_registers=(0x1100000C, 0, 0xC, 0, 0x1000000C, 4)), EXPECTED,
      "BAR4: its BAR register is 0x000000041000000c, which is not aligned to its 2147483648 bytes."),
@@ -138,6 +170,8 @@ def test_fail(seen: Observation, expected: Expectation, reason: str) -> None:
 def test_answers_that_cannot_be_true_leave_the_layout_open(index: int) -> None:
     judgement = judge(replace(drop(HOPPER, index), complaints=(Complaint(index, "it is a lie"),)), EXPECTED)
     assert (judgement.verdict, judgement.layout) == ("fail", None)
+    assert [(region["name"], region["role"]) for region in judgement.regions] == [
+        ("BAR0", "physical"), ("BAR4", "usemem") if index == 2 else ("BAR2", "resmem"), ("CONFIG", "config")]
     assert judgement.reasons == (f"The kernel's answer makes no sense: BAR{index}: it is a lie.",
                                  "The layout and the memory cannot be told.")
 
@@ -193,6 +227,42 @@ def test_why_there_need_be_no_memory() -> None:
 def test_how_far_from_the_nominal_figure(nominal: int, verdict: str) -> None:
     product = replace(product_named("gh200-120gb"), memory=nominal)
     assert judge(HOPPER, replace(EXPECTED, product=product, expected_memory=None)).verdict == verdict
+
+
+@pytest.mark.parametrize(("nominal", "verdict"), [(8 * GIB, "ok"), (8 * GIB + 16, "fail")])
+def test_a_sixteenth_may_be_missing_and_no_more(nominal: int, verdict: str) -> None:
+    """7.5 of 8 GiB are there, which is the limit itself."""
+    seen = change(HOPPER, 4, size=8 * GIB, sparse=(Area(0, 6 * GIB + 512 * MIB),))
+    product = replace(product_named("gh200-120gb"), memory=nominal)
+    assert judge(seen, replace(EXPECTED, product=product, expected_memory=None)).verdict == verdict
+
+
+def test_an_io_bar_has_no_other_half() -> None:
+    """Address bits of an I/O BAR are where a memory BAR says how wide it is."""
+    registers = (0xE005, 0x22000000, 0xC, 0, 0xC, 0)
+    regions = (RegionInfo(0, 3, 4, 0), *HOPPER.regions[1:])
+    judged = judge(replace(HOPPER, regions=regions, bar_registers=registers, wide_registers=registers),
+                   replace(EXPECTED, bars=(Bar(0, 0xE004, 4, 0x40101),)))
+    assert (judged.verdict, judged.regions[0]["bar_register"]) == ("ok", "0x000000000000e005")
+
+
+def test_evidence_and_values_of_what_is_no_memory() -> None:
+    regions = (BAR0, RegionInfo(1, 7, MIB, 1 << 40), *HOPPER.regions[1:], RegionInfo(5, 0, 0, 5 << 40),
+               RegionInfo(6, 0, 0, 6 << 40), RegionInfo(8, 3, 0xC0000, 8 << 40))
+    registers = (0x11000000, 0x22000000, 0xC, 0, 0xC, 0)
+    judged = judge(replace(HOPPER, regions=regions, bar_registers=registers, wide_registers=registers),
+                   replace(EXPECTED, bars=(Bar(0, 0x11000000, 16 * MIB, 0x40200), Bar(1, 0x22000000, MIB, 0x40200))))
+    assert judged.verdict == "ok", judged.reasons
+    told = {region["name"]: (region["role"], region["bar_register"], region["evidence"]) for region in judged.regions}
+    assert told["BAR0"] == ("physical", "0x0000000011000000", [
+        "reports 16777216 bytes, as the function's own BAR.",
+        "its BAR register is 0x0000000011000000: of the type 0, as the function's own BAR.",
+        "its BAR register is 0x0000000011000000: aligned to its 16777216 bytes."])
+    assert told["BAR5"] == ("absent", None, ["is not there."])
+    assert told["ROM"] == ("absent", None, ["is not there."])
+    assert told["VGA"] == ("vga", None, ["has 786432 bytes."])
+    assert told["CONFIG"] == ("config", None, [
+        "has 4096 bytes.", "one read over all BAR registers shows what single reads show."])
 
 
 @pytest.mark.parametrize(("missing", "verdict"), [(0, "ok"), (8191, "ok"), (8192, "fail"), (-1, "fail")])
