@@ -10,8 +10,8 @@ export ANSIBLE_INJECT_FACT_VARS := false
 export MOLECULE_GLOB := molecule/*/molecule.yml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test lint unit variants kmod-check proof molecule test-all test-debug stress compare bench bench-kmod \
-	build clean
+.PHONY: help setup demo test lint unit variants fuzz-args mutants kmod-check proof molecule test-all test-debug stress \
+	compare bench bench-kmod build clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ test: setup  ## everything that guards the main job (root, 6 GB of disk, 20 minu
 
 test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)
 	@$(BIN)/python tests/run lint unit variants kmod proof package molecule refusals behaviour \
-		style arithmetic matrix kill contract stress debug speed
+		arguments style arithmetic matrix kill contract stress debug speed
 
 lint: setup  ## what can be said without running it
 	@$(BIN)/python tests/run lint
@@ -37,6 +37,12 @@ unit: setup  ## unit tests
 
 variants: setup  ## the choice of the VFIO driver against libvirt's rule, on the aliases of Debian's kernels (root)
 	@$(BIN)/python tests/run variants
+
+fuzz-args: setup  ## every option of every module with values that nobody should give (some minutes)
+	@$(BIN)/python tests/run arguments
+
+mutants: setup  ## mutation test of planners and judges, report in .build/mutants (hours; MINUTES=, AREAS=)
+	@$(BIN)/python tests/tools/mutants.py $(if $(MINUTES),--minutes $(MINUTES)) $(AREAS)
 
 kmod-check: setup  ## arithmetic of the kernel module, in userspace under sanitizers
 	@$(BIN)/python tests/run kmod

@@ -17,6 +17,7 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import require_usable, shorten
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.collect import collect
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.prebuilt import (
     Prebuilt,
@@ -46,7 +47,7 @@ class ActionModule(ActionBase):
         try:
             result = self._carry_out(arguments, task_vars, wrap_async)
         except PassthroughError as error:
-            raise AnsibleActionFail(error.message) from error
+            raise AnsibleActionFail(shorten(error.message, self._task.args)) from None
         if not wrap_async:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
@@ -101,10 +102,12 @@ class ActionModule(ActionBase):
     def _tree(self, arguments: dict[str, Any]) -> SourceTree:
         source = arguments.get("source")
         try:
+            require_usable(self._task.args)
             directory = self._find_needle("files", str(source)) if source else str(SHIPPED_SOURCE)
-        except AnsibleError as error:
-            raise AnsibleActionFail(str(error)) from error
-        return collect(directory)
+            return collect(directory)
+        except (PassthroughError, AnsibleError) as error:
+            # from None: Ansible would append the long message of the cause
+            raise AnsibleActionFail(shorten(str(error), self._task.args)) from None
 
 
 def _payload(tree: SourceTree) -> dict[str, str]:

@@ -8,10 +8,16 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Optional
 
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import (
+    WRONG_FORM,
+    require_usable,
+    shorten,
+    wrong_form,
+)
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.invariants import check_plan, check_xml
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.model import DomainPlan
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.planner import plan_domain
@@ -27,12 +33,28 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _validation, arguments = self.validate_argument_spec(ARGUMENT_SPEC, required_if=REQUIRED_IF)
+        given = self._task.args
         try:
+            require_usable(given)
+            arguments = self._validated()
             result.update(self._work(arguments, task_vars or {}))
         except PassthroughError as error:
-            result.update(failed=True, msg=error.message, **error.details)
+            result.update(failed=True, msg=shorten(error.message, given), **error.details)
+        except AnsibleError as error:
+            # from None: Ansible would append the long message of the cause
+            raise AnsibleActionFail(shorten(error.message, given)) from None
         return result
+
+    def _validated(self) -> dict[str, Any]:
+        try:
+            _validation, arguments = self.validate_argument_spec(ARGUMENT_SPEC, required_if=REQUIRED_IF)
+        except WRONG_FORM as error:
+            raise PassthroughError(wrong_form(error)) from error
+        checked: dict[str, Any] = arguments
+        require_usable(checked)  # again: text has become numbers
+        if not all(gpu.get("address") for gpu in checked["gpus"]):
+            raise PassthroughError("gpus has an item without an address: give what gpu_info returned.")
+        return checked
 
     def _work(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         state = arguments["state"]

@@ -15,6 +15,8 @@ from typing import Any, Optional
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import require_usable
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.model import build_report
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.text import host_lines
 
@@ -45,6 +47,10 @@ class ActionModule(ActionBase):
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
+        try:
+            require_usable(arguments)
+        except PassthroughError as error:
+            raise AnsibleActionFail(error.message) from error
         self._check(arguments)
         hostname = str((task_vars or {}).get("inventory_hostname", "unknown"))
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
@@ -61,8 +67,11 @@ class ActionModule(ActionBase):
         unknown = sorted(set(arguments) - _KNOWN_ARGUMENTS)
         if unknown:
             raise AnsibleActionFail(f"host_report does not know the option {', '.join(unknown)}.")
-        if not arguments.get("dest"):
+        dest, accepted = arguments.get("dest"), arguments.get("accepted") or []
+        if not dest or not isinstance(dest, str):
             raise AnsibleActionFail("host_report needs dest, a directory on the controller.")
+        if not isinstance(accepted, list) or not all(isinstance(item, str) for item in accepted):
+            raise AnsibleActionFail("host_report: accepted must be a list of ids.")
         for name in _DICT_ARGUMENTS:
             if not isinstance(arguments.get(name) or {}, dict):
                 raise AnsibleActionFail(f"host_report: {name} must be a dictionary.")

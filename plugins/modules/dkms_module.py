@@ -313,6 +313,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import Module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import LOCK_SECONDS, run_module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.service import ensure
 
@@ -329,7 +330,7 @@ def _work(module: AnsibleModule, host: Host) -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             "state": {"type": "str", "choices": ["present", "exported", "absent"], "default": "present"},
             "name": {"type": "str", "default": "nvgrace-gpu-vfio-pci"},

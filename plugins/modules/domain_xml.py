@@ -302,7 +302,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import Module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.converge import (
     Wanted,
@@ -310,17 +312,23 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.conver
     make_present,
     recorded_names,
 )
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.request import parse_name
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.spec import ARGUMENT_SPEC, REQUIRED_IF
 
 
 def work(module: AnsibleModule, host: Host) -> dict[str, Any]:
     params = module.params
+    # the controller has checked it, and a name goes into virsh's script
+    name = parse_name(params["vm"]["name"]) if params["vm"] else None
     if params["state"] == "absent":
-        names = [params["vm"]["name"]] if params["vm"] else recorded_names(host)
+        names = recorded_names(host) if name is None else [name]
         return make_absent(host, names, module.check_mode)
     # popped, because it would travel back to the controller in the result's invocation
     xml = params.pop("_xml")
-    wanted = Wanted(params["vm"]["name"], xml, params["define"], params["dest"] or "", params["autostart"])
+    if name is None or not xml:
+        raise PassthroughError("The domain did not arrive: call nvgrace.passthrough.domain_xml by its full name, so "
+                               "that its action plugin can render it.")
+    wanted = Wanted(name, xml, params["define"], params["dest"] or "", params["autostart"])
     result = make_present(host, wanted, module.check_mode)
     for warning in result.pop("warnings", []):
         module.warn(warning)
@@ -328,7 +336,7 @@ def work(module: AnsibleModule, host: Host) -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=dict(ARGUMENT_SPEC, _xml={"type": "str"}), required_if=REQUIRED_IF,
+    module = Module(argument_spec=dict(ARGUMENT_SPEC, _xml={"type": "str"}), required_if=REQUIRED_IF,
                            supports_check_mode=True)
     run_module(module, work)
 

@@ -191,6 +191,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import Module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.inventory import read_gpus
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.select import GPUS_OPTION
@@ -201,7 +202,7 @@ def _work(module: AnsibleModule, host: Host) -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={"gpus": GPUS_OPTION}, supports_check_mode=True)
+    module = Module(argument_spec={"gpus": GPUS_OPTION}, supports_check_mode=True)
     run_module(module, _work, locked=False)
 
 

@@ -247,6 +247,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import Module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.gather import gather_facts
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.severity import (
@@ -265,7 +266,7 @@ def _read(module: AnsibleModule, host: Host) -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             "profiles": {"type": "list", "elements": "str", "choices": [AUTO, *PROFILES], "default": [AUTO]},
             "probe_qemu": {"type": "bool", "default": True},

@@ -14,9 +14,14 @@ description:
   - B(Opening a device resets it), and its first access may wait until the GPU is ready. A device that somebody has open
     is therefore never opened, but reported as V(in-use) with the time of its last verification. Nothing is opened in
     check mode.
-  - A verdict is recorded in C(/var/lib/nvgrace-passthrough) with the boot, the driver's source version, the group and
-    the expected memory. While all of that is the same, the next run returns the record and does not open the device.
+  - While that takes long, the controller shows a line every 15 seconds, and the host's journal says which GPU it is and
+    how long it may take at most.
+  - A verdict is recorded in C(/var/lib/nvgrace-passthrough) with the boot, the driver, its source version and layout,
+    the group and the expected memory. While all of that is the same, the next run returns the record and does not open
+    the device.
   - The module fails when a verdict is V(fail), with the same data in the result.
+  - It works with any VFIO driver and says whose it is. What the kernel's own driver (Linux 6.9 to 7.3) does otherwise
+    than this collection's becomes a note and no failure.
 options:
   layout:
     description:
@@ -30,7 +35,9 @@ options:
     description:
       - V(none) looks at numbers only.
       - V(read) also reads the ends of the memory, through a mapping and through read, and the hole behind it.
-      - V(full) also writes eight bytes at both ends and into the hole; the former are restored.
+      - V(full) also writes eight bytes at both ends and into the hole; the former are restored. It sizes the BARs by
+        their registers in config space, and sees that the hole cannot be mapped.
+      - What touches memory runs in a child process, which a bus error may end without harm; the verdict then says so.
     type: str
     choices: [none, read, full]
     default: read
@@ -44,13 +51,17 @@ options:
     type: bool
     default: false
   timeout:
-    description: Seconds for each GPU, the wait for its readiness included. The kernel's driver waits 30 at most.
+    description:
+      - Seconds for each GPU, the wait for its readiness included; the GPUs come one after the other.
+      - Without it, as long as the GPU may take to become ready, and 30 more. Drivers wait 30 seconds at most for
+        a GPU with a C2C link, and up to 257 for one with a CXL Device DVSEC, which says how long.
     type: int
-    default: 60
 notes:
   - The emulated hosts of the project have kernels without IOMMUFD, so O(api=cdev) is tested against a model of it only.
   - The memory that is expected is O(gpus[].expected_memory), exactly; or else the nominal figure of the product, from
-    which a sixteenth may be missing. Where neither is known, the verdict is V(unchecked).
+    which a sixteenth may be missing. Where neither is known, the verdict is V(unchecked) and never V(ok), except for
+    C(vfio-pci) on x86 hosts, whose GPUs have no coherent memory.
+  - The form of the result is published as C(docs/schemas/verification.schema.json).
 author:
   - The nvgrace.passthrough contributors (@nvgrace-passthrough)
 extends_documentation_fragment:
@@ -93,12 +104,19 @@ devices:
     srcversion:
       description: Source version of the driver's module.
       type: str
+    implementation:
+      description:
+        - Whose driver it is. V(collection) is this collection's, known by its module parameter C(layout). V(kernel) is
+          the kernel's own, known by being part of the kernel, or by how it answers a config read over several BARs.
+      type: str
+      choices: [collection, kernel, vfio-pci, other]
     api:
       description: The interface that was used, none where the device was not opened.
       type: str
     layout:
       description:
-        - What was recognised, or predicted. None where neither the product nor the expected memory is known.
+        - What was recognised, or predicted. None where neither the product nor the expected memory is known, and where
+          the kernel's answers cannot be true.
         - V(fallback) is a variant driver that shows no coherent memory, V(plain) is vfio-pci.
       type: str
       choices: [mainline, bar2, fallback, plain]
@@ -108,6 +126,14 @@ devices:
       choices: [ok, fail, unchecked, in-use, skipped]
     reasons:
       description: Why the verdict is not V(ok), as sentences.
+      type: list
+      elements: str
+    evidence:
+      description: What was compared and is as it must be, as sentences.
+      type: list
+      elements: str
+    notes:
+      description: What is known of the kernel's own driver and was seen, as sentences.
       type: list
       elements: str
     verified_at:
@@ -131,7 +157,7 @@ devices:
           type: str
           choices: [expected_memory, product, none]
     regions:
-      description: The regions 0 to 7; predicted ones where the device was never opened.
+      description: The regions 0 to 8 that VFIO answers for; predicted ones where the device was never opened.
       type: list
       elements: dict
       contains:
@@ -139,12 +165,12 @@ devices:
           description: Index of the region.
           type: int
         name:
-          description: BAR0 to BAR5, ROM or CONFIG.
+          description: BAR0 to BAR5, ROM, CONFIG or VGA.
           type: str
         role:
           description: What it is made of.
           type: str
-          choices: [usemem, resmem, physical, rom, config, absent]
+          choices: [usemem, resmem, physical, rom, config, vga, absent]
         reported:
           description: Size that VFIO reports, a power of two for a BAR.
           type: int
@@ -173,6 +199,10 @@ devices:
           description: What is wrong with it, as sentences.
           type: list
           elements: str
+        evidence:
+          description: What was compared and is as it must be, as sentences.
+          type: list
+          elements: str
 actions:
   description: The devices that were opened, or in check mode would be opened.
   returned: always, unless nothing could be looked at
@@ -185,24 +215,25 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import Module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.select import GPUS_OPTION
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.verify import Verifier, VerifyOptions
 
 
 def _work(module: AnsibleModule, host: Host) -> dict[str, Any]:
-    return Verifier(host, VerifyOptions(**module.params, check_mode=module.check_mode)).run()
+    return Verifier(host, VerifyOptions(**module.params, check_mode=module.check_mode), log=module.log).run()
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             "gpus": GPUS_OPTION,
             "layout": {"type": "str", "choices": ["auto", "mainline", "bar2"], "default": "auto"},
             "probe": {"type": "str", "choices": ["none", "read", "full"], "default": "read"},
             "api": {"type": "str", "choices": ["auto", "group", "cdev"], "default": "auto"},
             "force": {"type": "bool", "default": False},
-            "timeout": {"type": "int", "default": 60},
+            "timeout": {"type": "int"},
         },
         supports_check_mode=True,
     )

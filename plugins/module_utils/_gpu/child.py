@@ -18,6 +18,9 @@ from .._core.errors import PassthroughError
 
 _T = TypeVar("_T")
 
+# How often somebody who watches hears that the child is not done.
+WAITING_SECONDS = 15.0
+
 # After SIGKILL a process that is not stuck in the kernel is gone within moments.
 _KILL_SECONDS = 2.0
 
@@ -33,11 +36,12 @@ class ChildKilledError(PassthroughError):
     """A signal ended the child; its number is ``details["signal"]``."""
 
 
-def run_in_child(function: Callable[[], _T], timeout: float, what: str) -> _T:
+def run_in_child(function: Callable[[], _T], timeout: float, what: str,
+                 waiting: Callable[[float], None] = lambda _elapsed: None) -> _T:
     """What ``function`` returns, from a child process that gets at most ``timeout`` seconds.
 
-    ``what`` names the work in messages. PassthroughError and OSError pass through as they were raised; the value
-    must be picklable.
+    ``what`` names the work in messages; ``waiting`` is called every WAITING_SECONDS with the seconds so far.
+    PassthroughError and OSError pass through as they were raised; the value must be picklable.
     """
     reader, writer = os.pipe()
     pid = os.fork()
@@ -49,7 +53,7 @@ def run_in_child(function: Callable[[], _T], timeout: float, what: str) -> _T:
             os.setpgid(pid, pid)
     os.close(writer)
     try:
-        data = _read_all(reader, timeout)
+        data = _read_all(reader, timeout, waiting)
     finally:
         os.close(reader)
     if data is None:
@@ -90,14 +94,19 @@ def _child(function: Callable[[], Any], writer: int) -> None:
         os._exit(status)
 
 
-def _read_all(reader: int, timeout: float) -> Any:
+def _read_all(reader: int, timeout: float, waiting: Callable[[float], None]) -> Any:
     """Everything until the child closes its end; None when time is up."""
-    deadline = time.monotonic() + timeout
+    started = time.monotonic()
+    deadline = started + timeout
     chunks: list[bytes] = []
     while True:
-        ready, _writable, _errors = select.select([reader], [], [], max(0.0, deadline - time.monotonic()))
+        left = max(0.0, deadline - time.monotonic())
+        ready, _writable, _errors = select.select([reader], [], [], min(left, WAITING_SECONDS))
         if not ready:
-            return None
+            if time.monotonic() >= deadline:
+                return None
+            waiting(time.monotonic() - started)
+            continue
         chunk = os.read(reader, 65536)
         if not chunk:
             return b"".join(chunks)

@@ -16,11 +16,12 @@ from typing import Any, Optional, Union
 from .._core.errors import PassthroughError
 from .._core.host import Host
 from .._gpu.model import PciFunction
+from .._gpu.sysfs import group_isolates
 from . import uapi
+from .record import DeviceInUseError
 
-
-class DeviceInUseError(PassthroughError):
-    """The kernel says that somebody else has the device open."""
+# One to learn how much room the answer needs, one with that room, and one in case a hot reset changed it between them.
+_REGION_INFO_CALLS = 3
 
 
 class Kernel:
@@ -62,17 +63,18 @@ class VfioDevice:
     def region(self, index: int) -> Optional[uapi.RegionInfo]:
         """One region, or None where the device has none with this index. Raises UapiError for a senseless answer."""
         buffer = uapi.region_info_request(index)
-        try:
-            self.kernel.ioctl(self.handle, uapi.DEVICE_GET_REGION_INFO, buffer)
-            needed = uapi.region_info_needs(buffer)
-            if needed:
-                buffer = uapi.region_info_request(index, needed)
+        for _attempt in range(_REGION_INFO_CALLS):
+            try:
                 self.kernel.ioctl(self.handle, uapi.DEVICE_GET_REGION_INFO, buffer)
-        except OSError as error:
-            if error.errno == errno.EINVAL:
-                return None
-            raise
-        return uapi.parse_region_info(buffer)
+            except OSError as error:
+                if error.errno == errno.EINVAL:
+                    return None
+                raise
+            needed = uapi.region_info_needs(buffer)
+            if not needed:
+                return uapi.parse_region_info(buffer, index)
+            buffer = uapi.region_info_request(index, needed)
+        raise uapi.UapiError(f"the kernel asks for more room for region {index} each time, {needed} bytes at last")
 
     def read(self, region: uapi.RegionInfo, offset: int, count: int) -> bytes:
         """read(2) at a place of a region; may return less."""
@@ -88,7 +90,11 @@ class VfioDevice:
 
 
 def choose_api(host: Host, function: PciFunction, wanted: str) -> str:
-    """``group`` or ``cdev``. Raises PassthroughError where the wanted one, or both, are missing on this kernel."""
+    """``group`` or ``cdev``: the group where both are there, because every kernel has it. Raises PassthroughError where
+    the wanted one, or both, are missing on this kernel, and where the IOMMU does not isolate the device."""
+    if function.group is not None and not group_isolates(host, function.group):
+        raise PassthroughError(f"{function.address} is in VFIO's no-IOMMU mode, which isolates nothing: the collection "
+                               "never uses it. Switch the IOMMU on and bind it with gpu_driver.")
     group = function.group is not None and host.exists(f"/dev/vfio/{function.group}")
     cdev = function.vfio_device is not None and host.exists(f"/dev/vfio/devices/{function.vfio_device}") \
         and host.exists("/dev/iommu")
@@ -106,8 +112,9 @@ def choose_api(host: Host, function: PciFunction, wanted: str) -> str:
 
 @contextlib.contextmanager
 def open_device(function: PciFunction, api: str, kernel: Kernel) -> Iterator[VfioDevice]:
-    """Opens the device, which resets it. Raises DeviceInUseError, or PassthroughError with what the error means."""
-    with contextlib.ExitStack() as stack:
+    """Opens the device, which resets it. Raises DeviceInUseError, or PassthroughError with what the error means; an
+    OSError of the block becomes one, too."""
+    with contextlib.ExitStack() as stack, _explained(function.address, "question the device"):
         handle = _open_group(function, kernel, stack) if api == "group" else _open_cdev(function, kernel, stack)
         yield VfioDevice(kernel, handle)
 
@@ -116,13 +123,16 @@ def _open_group(function: PciFunction, kernel: Kernel, stack: contextlib.ExitSta
     where = f"{function.address} (IOMMU group {function.group})"
     with _explained(where, "open /dev/vfio/vfio"):
         container = _kept(kernel.open("/dev/vfio/vfio"), kernel, stack)
-    version = kernel.ioctl(container, uapi.GET_API_VERSION, 0)
-    if version != uapi.API_VERSION or not kernel.ioctl(container, uapi.CHECK_EXTENSION, uapi.TYPE1V2_IOMMU):
+    with _explained(where, "question /dev/vfio/vfio"):
+        version = kernel.ioctl(container, uapi.GET_API_VERSION, 0)
+        type1 = kernel.ioctl(container, uapi.CHECK_EXTENSION, uapi.TYPE1V2_IOMMU)
+    if version != uapi.API_VERSION or not type1:
         raise PassthroughError(f"{where}: VFIO has no type 1 IOMMU backend: load the module vfio_iommu_type1.")
     with _explained(where, "open the group"):
         group = _kept(kernel.open(f"/dev/vfio/{function.group}"), kernel, stack)
     status = uapi.group_status_request()
-    kernel.ioctl(group, uapi.GROUP_GET_STATUS, status)
+    with _explained(where, "question the group"):
+        kernel.ioctl(group, uapi.GROUP_GET_STATUS, status)
     if not uapi.group_is_viable(status):
         raise PassthroughError(f"{where} is not viable: a member of the group is bound to a driver that is not VFIO. "
                                "Bind all members with gpu_driver and group_consent.")
@@ -168,8 +178,14 @@ _MEANINGS = {
                                       "that after a GPU without coherent memory was opened: reboot, or upgrade",
     ("open the device", errno.EACCES): "the device wants a VF token",
     ("open the device", errno.ETIME): "the GPU did not become ready (C2C link and HBM training) in the driver's time",
+    ("bind the device to iommufd", errno.EINVAL): "another process has it open, or the IOMMU is not coherent",
     ("bind the device to iommufd", errno.EPERM): "the platform does not isolate interrupts (MSI), or another driver "
                                                  "owns the DMA",
+    ("bind the device to iommufd", errno.ETIME): "the GPU did not become ready (C2C link and HBM training) in the "
+                                                 "driver's time",
+    ("question the device", errno.EINTR): "a signal ended the wait for the GPU",
+    ("question the device", errno.ETIME): "the GPU did not become ready (C2C link and HBM training) in the driver's "
+                                          "time",
 }
 
 

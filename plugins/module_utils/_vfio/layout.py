@@ -14,6 +14,7 @@ from typing import Optional
 
 from .._core.errors import PassthroughError
 from .._gpu import sysfs
+from .driver import PLAIN_DRIVER
 from .uapi import REGION_MMAP, RegionInfo
 
 GIB = 1 << 30
@@ -30,6 +31,15 @@ _MEMBLK_SIZE = 512 * MIB
 _NVIDIA_VENDOR_ID = 0x10DE
 _MIG_DVSEC = 3
 _MIG_FIXED_OFFSET = 0xA
+
+# How long a GPU may take after a reset: the kernel's nvgrace driver since 6.19 and files/kmod/ready.c; the status dword
+# is that of the CXL Device DVSEC (CXL 3.1, 8.1.3.8): bit 0 valid, bits 15:13 the code of the time, 4 ** code seconds.
+_CXL_VENDOR_ID = 0x1E98
+_CXL_DEVICE_DVSEC = 0
+_CXL_STATUS_OFFSET = 0x1C
+_CXL_LAST_CODE = 4
+_CXL_VALID_SECONDS = 1
+_LEGACY_SECONDS = 30
 
 
 class LayoutError(PassthroughError):
@@ -60,6 +70,17 @@ def has_mig_bug(config: bytes) -> Optional[bool]:
     return True if offset is None else not config[offset + _MIG_FIXED_OFFSET] & 1
 
 
+def readiness_seconds(config: bytes) -> int:
+    """How long the driver waits at most for a GPU to become ready after a reset: 30 seconds; for a GPU with a CXL
+    Device DVSEC what it says there, up to 257, which is also the answer where it does not say it yet."""
+    offset = sysfs.find_dvsec(config, _CXL_VENDOR_ID, _CXL_DEVICE_DVSEC)
+    if offset is None or offset + _CXL_STATUS_OFFSET + 4 > len(config):
+        return _LEGACY_SECONDS
+    status = int.from_bytes(config[offset + _CXL_STATUS_OFFSET:offset + _CXL_STATUS_OFFSET + 4], "little")
+    code = min(status >> 13 & 7, _CXL_LAST_CODE) if status & 1 else _CXL_LAST_CODE
+    return int(_CXL_VALID_SECONDS + 4 ** code)
+
+
 def mainline(memory: int, mig_bug: bool) -> tuple[EmulatedRegion, ...]:
     """The layout since Linux 6.9. Raises LayoutError for a size that the driver refuses.
 
@@ -67,7 +88,7 @@ def mainline(memory: int, mig_bug: bool) -> tuple[EmulatedRegion, ...]:
     """
     if not mig_bug:
         return (EmulatedRegion(USEMEM_INDEX, "usemem", roundup_pow2(memory), memory),)
-    if memory <= _RESMEM_SIZE:
+    if memory < _RESMEM_SIZE:
         raise LayoutError(f"{memory} bytes of GPU memory are too few: this GPU reserves {_RESMEM_SIZE} of them.")
     before = memory - _RESMEM_SIZE
     usemem = before // _MEMBLK_SIZE * _MEMBLK_SIZE
@@ -89,13 +110,16 @@ def expected_regions(layout: str, memory: int, mig_bug: bool) -> tuple[EmulatedR
 
 
 def recognise(regions: Iterable[RegionInfo], driver: Optional[str]) -> str:
-    """mainline, bar2, fallback (a variant driver that shows no coherent memory) or plain (vfio-pci)."""
+    """mainline, bar2, fallback (a variant driver that shows no coherent memory) or plain (vfio-pci, which knows of no
+    coherent memory, whatever sparse areas it shows)."""
+    if driver == PLAIN_DRIVER:
+        return "plain"
     emulated = {region.index for region in regions if is_emulated(region)}
     if USEMEM_INDEX in emulated:
         return "mainline"
     if RESMEM_INDEX in emulated:
         return "bar2"
-    return "plain" if driver == "vfio-pci" else "fallback"
+    return "fallback"
 
 
 def is_emulated(region: RegionInfo) -> bool:

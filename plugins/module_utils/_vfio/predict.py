@@ -53,4 +53,5 @@ def _physical(bars: tuple[Bar, ...], emulated: set[int]) -> tuple[dict[str, Any]
 
 def _region(index: int, role: str, reported: int, actual: int) -> dict[str, Any]:
     return {"index": index, "name": REGION_NAMES[index], "role": role, "reported": reported, "actual": actual,
-            "flags": [], "sparse": [], "offset": None, "bar_register": None, "verdict": "skipped", "reasons": []}
+            "flags": [], "sparse": [], "offset": None, "bar_register": None, "verdict": "skipped", "reasons": [],
+            "evidence": []}

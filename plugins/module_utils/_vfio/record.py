@@ -8,23 +8,32 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
+from .._core.errors import PassthroughError
 from .._core.host import Host
 from .._core.journal import StateFile
 
+FAIL = "fail"
 _KEY = "verification"
 _PROBES = ("none", "read", "full")
 
 
+class DeviceInUseError(PassthroughError):
+    """The kernel says that somebody else has the device open."""
+
+
 @dataclass(frozen=True)
 class Fingerprint:
-    """Everything that a verdict depends on. ``probe`` is how deep the look was: a deeper one serves a shallower."""
+    """Everything that a verdict depends on. ``probe`` is how deep the look was: a deeper one serves a shallower.
+    ``layout`` and ``api`` are what was asked for, ``driver_layout`` is the value of the driver's parameter."""
 
     boot_id: str
     vendor_device: str
     group: Optional[int]
     driver: Optional[str]
     srcversion: Optional[str]
+    driver_layout: Optional[str]
     layout: str
+    api: str
     expected_memory: Optional[int]
     product: Optional[str]
     probe: str

@@ -10,8 +10,11 @@ same on arm64 and x86.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Optional
+
+from .._core.errors import PassthroughError
 
 _BASE = ord(";") << 8 | 100
 
@@ -40,6 +43,9 @@ ROM_REGION, CONFIG_REGION, VGA_REGION = 6, 7, 8
 REGION_NAMES = ("BAR0", "BAR1", "BAR2", "BAR3", "BAR4", "BAR5", "ROM", "CONFIG", "VGA")
 
 _CAP_SPARSE_MMAP = 1
+_SPARSE_VERSION = 1
+# vfio_info_cap_add() of the kernel; the capabilities of kernels without that rounding are multiples of it, too.
+_CAP_ALIGNMENT = 8
 _DEVICE_INFO = struct.Struct("=IIIIII")
 _REGION_INFO = struct.Struct("=IIIIQQ")
 _CAP_HEADER = struct.Struct("=HHI")
@@ -47,10 +53,12 @@ _SPARSE_HEADER = struct.Struct("=II")
 _SPARSE_AREA = struct.Struct("=QQ")
 # Larger answers are a lie or a kernel that this parser does not know: the largest today has some hundred bytes.
 MAX_ARGSZ = 1 << 16
+# loff_t: what lies behind cannot be read, written or mapped.
+_LAST_OFFSET = (1 << 63) - 1
 
 
-class UapiError(Exception):
-    """The kernel's answer contradicts itself; the text says how."""
+class UapiError(PassthroughError):
+    """The kernel's answer contradicts itself or the question; the text is a clause that says how."""
 
 
 @dataclass(frozen=True)
@@ -111,33 +119,74 @@ def region_info_needs(buffer: bytearray) -> int:
     return int(argsz)
 
 
-def parse_region_info(buffer: bytearray) -> RegionInfo:
-    """Parses a complete answer. Raises UapiError for a capability chain that loops or leaves the buffer."""
-    _argsz, flags, index, cap_offset, size, offset = _REGION_INFO.unpack_from(buffer)
+def parse_region_info(buffer: bytearray, asked: int) -> RegionInfo:
+    """Parses a complete answer to a question about the region ``asked``. Raises UapiError for one that cannot be true:
+    for another region, a place that no file has, a capability chain that goes back or leaves the answer, areas that
+    overlap or leave the region."""
+    if len(buffer) < _REGION_INFO.size:
+        raise UapiError(f"the answer about region {asked} has {len(buffer)} bytes only")
+    argsz, flags, index, cap_offset, size, offset = _REGION_INFO.unpack_from(buffer)
+    if index != asked:
+        raise UapiError(f"asked about region {asked}, the kernel answers about region {index}")
+    if argsz < _REGION_INFO.size:
+        raise UapiError(f"the kernel says that its answer about region {index} has {argsz} bytes")
+    if offset + size > _LAST_OFFSET:
+        raise UapiError(f"region {index} is said to have {size} bytes at {offset:#x}, where no file has any")
+    if not flags & REGION_CAPS:
+        return RegionInfo(index, flags, size, offset)
+    if not cap_offset:
+        raise UapiError(f"region {index} is said to have capabilities, and the answer has none")
     sparse = None
-    seen = set()
-    position = cap_offset if flags & REGION_CAPS else 0
-    while position:
-        if position in seen:
-            raise UapiError(f"the capability chain of region {index} loops at {position}")
-        if position < _REGION_INFO.size or position + _CAP_HEADER.size > len(buffer):
-            raise UapiError(f"the capability chain of region {index} points outside the answer, to {position}")
-        seen.add(position)
-        identifier, _version, following = _CAP_HEADER.unpack_from(buffer, position)
-        if identifier == _CAP_SPARSE_MMAP:
-            sparse = _parse_sparse(buffer, position + _CAP_HEADER.size, index)
-        position = following
+    for identifier, version, body in _capabilities(buffer, cap_offset, min(argsz, len(buffer)), index):
+        if identifier != _CAP_SPARSE_MMAP:
+            continue
+        if sparse is not None:
+            raise UapiError(f"region {index} has two sparse-mmap capabilities")
+        if version != _SPARSE_VERSION:
+            raise UapiError(f"the sparse-mmap capability of region {index} has the unknown version {version}")
+        sparse = _parse_sparse(body, index, size)
     return RegionInfo(index, flags, size, offset, sparse)
 
 
-def _parse_sparse(buffer: bytearray, position: int, index: int) -> tuple[Area, ...]:
-    if position + _SPARSE_HEADER.size > len(buffer):
-        raise UapiError(f"the sparse-mmap capability of region {index} is cut off")
-    count, _reserved = _SPARSE_HEADER.unpack_from(buffer, position)
-    first = position + _SPARSE_HEADER.size
-    if first + count * _SPARSE_AREA.size > len(buffer):
-        raise UapiError(f"the sparse-mmap capability of region {index} claims {count} areas, more than fit")
-    return tuple(Area(*_SPARSE_AREA.unpack_from(buffer, first + number * _SPARSE_AREA.size)) for number in range(count))
+def _capabilities(buffer: bytearray, position: int, end: int, index: int) -> Iterator[tuple[int, int, bytes]]:
+    """Identifier, version and body of each capability. The kernel appends each one behind the last, so a chain that
+    goes back is a lie, and one that only goes forward ends."""
+    lowest = _REGION_INFO.size
+    while position:
+        where = f"the capability chain of region {index} points"
+        if position < lowest:
+            raise UapiError(f"{where} back, to {position}")
+        if position % _CAP_ALIGNMENT:
+            raise UapiError(f"{where} to {position}, which is not aligned")
+        if position + _CAP_HEADER.size > end:
+            raise UapiError(f"{where} outside the answer, to {position}")
+        identifier, version, following = _CAP_HEADER.unpack_from(buffer, position)
+        lowest = position + _CAP_HEADER.size
+        stop = following if lowest <= following <= end else end
+        yield identifier, version, bytes(buffer[lowest:stop])
+        position = following
+
+
+def _parse_sparse(body: bytes, index: int, region_size: int) -> tuple[Area, ...]:
+    """The areas of a sparse-mmap capability, in the kernel's order."""
+    where = f"the sparse-mmap capability of region {index}"
+    if len(body) < _SPARSE_HEADER.size:
+        raise UapiError(f"{where} is cut off")
+    count, _reserved = _SPARSE_HEADER.unpack_from(body)
+    if _SPARSE_HEADER.size + count * _SPARSE_AREA.size > len(body):
+        raise UapiError(f"{where} claims {count} areas, more than fit")
+    areas = tuple(Area(*_SPARSE_AREA.unpack_from(body, _SPARSE_HEADER.size + number * _SPARSE_AREA.size))
+                  for number in range(count))
+    reached = 0
+    for area in sorted(areas, key=lambda item: item.offset):
+        if not area.size:
+            raise UapiError(f"{where} has an area without a byte at {area.offset:#x}")
+        if area.offset < reached:
+            raise UapiError(f"{where} has areas that overlap at {area.offset:#x}")
+        reached = area.offset + area.size
+        if reached > region_size:
+            raise UapiError(f"{where} has an area that ends at {reached:#x}, and the region has {region_size} bytes")
+    return areas
 
 
 def group_status_request() -> bytearray:

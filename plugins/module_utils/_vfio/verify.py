@@ -1,45 +1,46 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What region_verify does: decides for each GPU whether it may be opened, opens it, judges it, keeps the record."""
+"""What region_verify does: decides for each GPU whether it must and may be opened."""
 
 from __future__ import annotations
 
 import datetime
-import mmap
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from .._core.errors import PassthroughError
 from .._core.host import Host
 from .._core.runner import diff_of
 from .._gpu import sysfs
-from .._gpu.child import run_in_child
 from .._gpu.holders import UsageReader
 from .._gpu.model import PciFunction
 from .._gpu.select import SelectedGpu, parse_requests, select_gpus
-from .._host.acpi import read_firmware_properties
-from .device import DeviceInUseError, Kernel, choose_api, open_device
-from .judge import FAIL, Expectation, Judgement, judge
-from .layout import has_mig_bug
-from .observe import Observation, observe
-from .predict import predict
-from .record import Fingerprint, VerificationRecord, drop_verification, load_verification, save_verification
+from .driver import DriverFacts, read_driver
+from .record import FAIL, DeviceInUseError, Fingerprint, VerificationRecord, load_verification
+
+if TYPE_CHECKING:
+    from .device import Kernel
+    from .look import Look
 
 Entry = dict[str, Any]
+
+_X86 = ("x86_64", "i686", "amd64")
 
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """The module's options. ``timeout`` in seconds for each GPU, its readiness after the reset included."""
+    """The module's options. ``timeout`` in seconds for each GPU, its readiness after the reset included; None: as long
+    as the GPU may take, and what the checks need."""
 
     gpus: Optional[Sequence[Mapping[str, Any]]]
     layout: str = "auto"
     probe: str = "read"
     api: str = "auto"
     force: bool = False
-    timeout: float = 60
+    timeout: Optional[float] = None
     check_mode: bool = False
 
 
@@ -49,20 +50,24 @@ def utc_now() -> str:
 
 
 class Verifier:
-    """One run over the GPUs of a host. ``kernel`` and ``now`` are replaced in tests."""
+    """One run over the GPUs of a host. ``log`` takes lines for the host's journal; ``kernel``, ``now`` and ``machine``
+    are replaced in tests."""
 
     def __init__(self, host: Host, options: VerifyOptions, kernel: Optional[Kernel] = None,
-                 now: Callable[[], str] = utc_now) -> None:
+                 now: Callable[[], str] = utc_now, log: Callable[[str], None] = lambda _line: None,
+                 machine: Optional[str] = None) -> None:
         self.host = host
         self.options = options
-        self.kernel = kernel or Kernel()
+        self.kernel = kernel
         self.now = now
+        self.log = log
+        self.x86 = (machine or os.uname().machine) in _X86
         self.actions: list[str] = []
         self.boot_id = host.read_text("/proc/sys/kernel/random/boot_id") or ""
 
     def run(self) -> dict[str, Any]:
         """The module's result. Raises PassthroughError, with the result in its details, where a verdict is fail."""
-        if self.options.timeout < 1:
+        if self.options.timeout is not None and self.options.timeout < 1:
             raise PassthroughError(f"timeout is {self.options.timeout}: give at least 1 second.")
         selected = select_gpus(parse_requests(self.options.gpus), sysfs.list_identities(self.host))
         reader = UsageReader(self.host)
@@ -85,89 +90,52 @@ class Verifier:
 
     def _verify(self, gpu: SelectedGpu, record: Optional[VerificationRecord], reader: UsageReader) -> Entry:
         function = sysfs.read_function(self.host, gpu.address)
-        fingerprint = self._fingerprint(gpu, function)
+        driver = read_driver(self.host, function.driver)
+        fingerprint = self._fingerprint(gpu, function, driver)
         valid = record is not None and record.serves(fingerprint)
         usage = reader.usage(function)
         if usage.busy:
-            return self._in_use(gpu, function, record if valid else None, usage.reasons())
+            return self._in_use(gpu, function, driver, record if valid else None, usage.reasons())
         if record is not None and valid and not self.options.force:
             return {**record.entry, "from_record": True}
         if self.options.check_mode:
-            self.actions.append(f"open {gpu.address}, which resets it, and verify its regions")
-            return self._unopened(gpu, function, "skipped", ["skipped: predicted"])
+            self._will_open(gpu)
+            return self._look().unopened(gpu, function, driver, "skipped", ["skipped: predicted"])
         if function.vfio_device is None:
             reason = f"It is bound to {function.driver or 'no driver'} and not to a VFIO driver: run gpu_driver first."
-            return self._unopened(gpu, function, FAIL, [reason])
-        return self._open_and_judge(gpu, function, fingerprint)
-
-    def _open_and_judge(self, gpu: SelectedGpu, function: PciFunction, fingerprint: Fingerprint) -> Entry:
-        api: Optional[str] = None
+            return self._look().unopened(gpu, function, driver, FAIL, [reason])
+        look = self._look()
         try:
-            api = choose_api(self.host, function, self.options.api)
-            self.actions.append(f"open {gpu.address}, which resets it, and verify its regions")
-            seen = self._look(function, api)
+            entry = look.open_and_judge(gpu, function, driver, fingerprint)
         except DeviceInUseError as error:
-            self.actions.pop()
-            return self._in_use(gpu, function, None, [error.message])
-        except PassthroughError as error:
-            drop_verification(self.host, gpu.address)
-            return {**self._unopened(gpu, function, FAIL, [error.message]), "api": api}
-        judgement = judge(seen, self._expectation(gpu, function))
-        entry = self._entry(function, judgement, api)
-        if judgement.verdict == FAIL:
-            drop_verification(self.host, gpu.address)
-        else:
-            save_verification(self.host, gpu.address, VerificationRecord(fingerprint, entry))
+            return self._in_use(gpu, function, driver, None, [error.message])
+        if gpu.address in look.opened:
+            self._will_open(gpu)
         return entry
 
-    def _look(self, function: PciFunction, api: str) -> Observation:
-        """Opens the device in a child process: its first access may wait in the kernel, or die by a signal."""
-        def look() -> Observation:
-            with open_device(function, api, self.kernel) as device:
-                return observe(device, self.options.probe, self.options.timeout)
+    def _will_open(self, gpu: SelectedGpu) -> None:
+        self.actions.append(f"open {gpu.address}, which resets it, and verify its regions")
 
-        return run_in_child(look, self.options.timeout, f"The verification of {function.address}")
+    def _look(self) -> Look:
+        """Loaded here: a run that finds valid records, which is what most runs do, needs none of it."""
+        from .look import Look
 
-    def _expectation(self, gpu: SelectedGpu, function: PciFunction) -> Expectation:
-        return Expectation(
-            driver=function.driver or "", bars=function.bars, layout=self.options.layout,
-            mig_bug=self._mig_bug(gpu.address), product=gpu.product, expected_memory=gpu.expected_memory,
-            page_size=mmap.PAGESIZE, firmware_properties=read_firmware_properties(self.host))
+        options = self.options
+        return Look(self.host, options.layout, options.api, options.probe, options.timeout, self.now, self.log,
+                    self.x86, self.kernel)
 
-    def _mig_bug(self, address: str) -> Optional[bool]:
-        return has_mig_bug(self.host.read_bytes(sysfs.device_path(address, "config")) or b"")
-
-    def _fingerprint(self, gpu: SelectedGpu, function: PciFunction) -> Fingerprint:
+    def _fingerprint(self, gpu: SelectedGpu, function: PciFunction, driver: DriverFacts) -> Fingerprint:
         return Fingerprint(
             boot_id=self.boot_id, vendor_device=gpu.identity.vendor_device, group=function.group,
-            driver=function.driver, srcversion=self._srcversion(function), layout=self.options.layout,
-            expected_memory=gpu.expected_memory, product=gpu.product.key if gpu.product else None,
-            probe=self.options.probe)
+            driver=driver.name, srcversion=driver.srcversion, driver_layout=driver.layout, layout=self.options.layout,
+            api=self.options.api, expected_memory=gpu.expected_memory,
+            product=gpu.product.key if gpu.product else None, probe=self.options.probe)
 
-    def _srcversion(self, function: PciFunction) -> Optional[str]:
-        """The loaded module's source version; None for a driver in the kernel image."""
-        module = sysfs.module_of_driver(self.host, function.driver) if function.driver else None
-        return self.host.read_text(f"/sys/module/{module}/srcversion") if module else None
-
-    def _entry(self, function: PciFunction, judgement: Judgement, api: str) -> Entry:
-        return {"address": function.address, "driver": function.driver, "srcversion": self._srcversion(function),
-                "api": api, "layout": judgement.layout, "verdict": judgement.verdict,
-                "reasons": list(judgement.reasons), "verified_at": self.now(), "from_record": False,
-                "memory": judgement.memory, "regions": list(judgement.regions)}
-
-    def _in_use(self, gpu: SelectedGpu, function: PciFunction, record: Optional[VerificationRecord],
-                holders: list[str]) -> Entry:
+    def _in_use(self, gpu: SelectedGpu, function: PciFunction, driver: DriverFacts,
+                record: Optional[VerificationRecord], holders: list[str]) -> Entry:
         """A device that somebody holds is reported from its record and never opened."""
         if record is None:
             reason = "in use, not verified since it was bound or since the host started"
-            return self._unopened(gpu, function, "in-use", [reason, *holders])
+            return self._look().unopened(gpu, function, driver, "in-use", [reason, *holders])
         reason = f"in use, verified at {record.entry['verified_at']}: {record.entry['verdict']}"
         return {**record.entry, "verdict": "in-use", "reasons": [reason, *holders], "from_record": True}
-
-    def _unopened(self, gpu: SelectedGpu, function: PciFunction, verdict: str, reasons: list[str]) -> Entry:
-        """An entry without an observation: sizes are predicted, and ``memory.source`` says from what."""
-        predicted = predict(function.bars, gpu.product, gpu.expected_memory, self.options.layout,
-                            self._mig_bug(gpu.address))
-        return {"address": function.address, "driver": function.driver, "srcversion": self._srcversion(function),
-                "api": None, "layout": predicted.layout, "verdict": verdict, "reasons": reasons, "verified_at": None,
-                "from_record": False, "memory": predicted.memory, "regions": list(predicted.regions)}

@@ -38,8 +38,9 @@ def refusal(number: int) -> OSError:
 
 @dataclass
 class FakeKernel(Kernel):
-    """``fail`` has the error number of an action: a path, or an ioctl's number. ``wrong`` replaces parts of the memory
-    model; ``opened`` counts the devices that were opened in this process."""
+    """``fail`` has the error number of an action: a path, or an ioctl's number. ``lie`` changes an answer about a
+    region before it is given. ``one_bar`` is what the kernel's own driver does: a config read over several BARs
+    shows one. Checks run in children, so what they write is in files below ``root``, not in memory."""
 
     root: Path
     regions: dict[int, Region]
@@ -50,6 +51,10 @@ class FakeKernel(Kernel):
     short_reads: bool = False
     keeps_hole_writes: bool = False
     reads_past_end: bool = False
+    maps_the_hole: bool = False
+    one_bar: bool = False
+    config_reads: int = 4096
+    lie: Optional[Callable[[int, bytearray], None]] = None
     mapping: Optional[Callable[[int, int, int], Any]] = None
     device_flags: int = uapi.DEVICE_FLAGS_PCI
     closed: list[int] = field(default_factory=list)
@@ -58,6 +63,8 @@ class FakeKernel(Kernel):
         self.memory = self.root / "gpu-memory"
         self.memory.touch()
         os.truncate(self.memory, 8 * GIB)
+        self.bars = self.root / "bar-registers"
+        self.bars.write_bytes(bytes(24))
 
     def open(self, path: str) -> int:
         if path in self.fail:
@@ -107,6 +114,8 @@ class FakeKernel(Kernel):
                 cap = 32
                 struct.pack_into("=HHIIIQQ", buffer, 32, 1, 1, 0, 1, 0, 0, region.actual)
         struct.pack_into("=IIIIQQ", buffer, 0, needed, flags, index, cap, region.size, index << _SHIFT)
+        if self.lie is not None:
+            self.lie(index, buffer)
 
     def pread(self, handle: int, count: int, offset: int) -> bytes:
         index, position = offset >> _SHIFT, offset & ((1 << _SHIFT) - 1)
@@ -126,14 +135,24 @@ class FakeKernel(Kernel):
 
     def _config(self, position: int, count: int) -> bytes:
         config = bytearray(4096)
+        written = self.bars.read_bytes()
         for index in range(6):
             region = self.regions.get(index)
-            if region is not None and region.size:
-                struct.pack_into("<I", config, 0x10 + 4 * index, region.register)
-        return bytes(config[position:position + count])
+            if region is None or not region.size or (self.one_bar and count > 8 and index == 4):
+                continue
+            length = 8 if region.register & 4 else 4
+            stored = int.from_bytes(written[4 * index:4 * index + length], "little") or region.register
+            value = stored & ~(region.size - 1) | region.register & 0xF
+            config[0x10 + 4 * index:0x10 + 4 * index + length] = value.to_bytes(length, "little")
+        return bytes(config[position:min(position + count, self.config_reads)])
 
     def pwrite(self, handle: int, data: bytes, offset: int) -> int:
         index, position = offset >> _SHIFT, offset & ((1 << _SHIFT) - 1)
+        if index == uapi.CONFIG_REGION:
+            written = bytearray(self.bars.read_bytes())
+            written[position - 0x10:position - 0x10 + len(data)] = data
+            self.bars.write_bytes(written)
+            return len(data)
         region = self.regions[index]
         if position < (region.actual or region.size):
             with open(self.memory, "r+b") as memory:
@@ -147,8 +166,11 @@ class FakeKernel(Kernel):
         index, position = offset >> _SHIFT, offset & ((1 << _SHIFT) - 1)
         if self.mapping is not None:
             return self.mapping(index, length, position)
+        region = self.regions[index]
+        if position + length > (region.actual or region.size) and not self.maps_the_hole:
+            raise refusal(errno.EINVAL)
         with open(self.memory, "r+b") as memory:
-            return mmap.mmap(memory.fileno(), length, offset=self.regions[index].base + position)
+            return mmap.mmap(memory.fileno(), length, offset=region.base + position)
 
     def openings(self) -> list[str]:
         path = self.root / "opened"

@@ -17,9 +17,12 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.layout i
     bar2,
     has_mig_bug,
     mainline,
+    readiness_seconds,
+    recognise,
     roundup_pow2,
 )
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.predict import predict
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.uapi import Area, RegionInfo
 
 
 @pytest.mark.parametrize(("memory", "usemem", "bar4", "resmem", "bar2_size"), [
@@ -43,10 +46,16 @@ def test_mainline_without_the_bug(memory: int, bar4: int) -> None:
     assert (region.index, region.role, region.reported, region.actual) == (4, "usemem", bar4, memory)
 
 
-@pytest.mark.parametrize("memory", [1, GIB - 1, GIB, GIB + 511 * MIB])
-def test_too_little_memory(memory: int) -> None:
-    with pytest.raises(LayoutError):
+@pytest.mark.parametrize(("memory", "text"), [
+    (1, "1 bytes of GPU memory are too few: this GPU reserves 1073741824 of them."),
+    (GIB - 1, "1073741823 bytes of GPU memory are too few"),
+    (GIB, "1073741824 bytes of GPU memory leave no 536870912 bytes beside the reserved part."),
+    (GIB + 512 * MIB - 1, "leave no 536870912 bytes")])
+def test_too_little_memory(memory: int, text: str) -> None:
+    """The driver says EOVERFLOW to the first two and EINVAL to the others."""
+    with pytest.raises(LayoutError) as caught:
         mainline(memory, True)
+    assert text in caught.value.message
 
 
 def test_bar2() -> None:
@@ -71,6 +80,47 @@ def config(bit: int | None) -> bytes:
                                            (config(0xFFFE), True), (bytes(64), None)])
 def test_mig_bug(data: bytes, bug: bool | None) -> None:
     assert has_mig_bug(data) is bug
+
+
+def cxl(status: int, vendor: int = 0x1E98, length: int = 4096) -> bytes:
+    data = bytearray(4096)
+    struct.pack_into("<III", data, 0x100, 0x23 | 1 << 16, vendor, 0)
+    struct.pack_into("<I", data, 0x11C, status)
+    return bytes(data[:length])
+
+
+@pytest.mark.parametrize(("data", "seconds"), [
+    (config(None), 30), (config(1), 30), (b"", 30), (cxl(1, vendor=0x10DE), 30),
+    (cxl(1), 2), (cxl(1 | 1 << 13), 5), (cxl(1 | 2 << 13), 17), (cxl(1 | 3 << 13), 65), (cxl(3 | 4 << 13), 257),
+    # reserved codes, not yet valid, no answer, and a space that ends before the dword
+    (cxl(1 | 5 << 13), 257), (cxl(1 | 7 << 13), 257), (cxl(2 << 13), 257), (cxl(0), 257), (cxl(0xFFFFFFFF), 257),
+    (cxl(1, length=0x120), 2), (cxl(1, length=0x11F), 30),
+])
+def test_readiness(data: bytes, seconds: int) -> None:
+    assert readiness_seconds(data) == seconds
+
+
+def region(index: int, *areas: Area, flags: int = 15) -> RegionInfo:
+    return RegionInfo(index, flags, 1 << 30, index << 40, areas or None)
+
+
+@pytest.mark.parametrize(("regions", "driver", "layout"), [
+    ([region(2, Area(0, 4096)), region(4, Area(0, 4096))], "nvgrace_gpu_vfio_pci", "mainline"),
+    ([region(4, Area(0, 4096))], "some_other_driver", "mainline"),
+    ([region(2, Area(0, 4096)), region(4)], "nvgrace_gpu_vfio_pci", "bar2"),
+    ([region(2), region(4)], "nvgrace_gpu_vfio_pci", "fallback"),
+    ([], "nvgrace_gpu_vfio_pci", "fallback"),
+    # forms that are no memory: behind a gap, in two parts, not mappable, in another region
+    ([region(4, Area(4096, 4096))], "nvgrace_gpu_vfio_pci", "fallback"),
+    ([region(4, Area(0, 4096), Area(8192, 4096))], "nvgrace_gpu_vfio_pci", "fallback"),
+    ([region(4, Area(0, 4096), flags=11)], "nvgrace_gpu_vfio_pci", "fallback"),
+    ([region(0, Area(0, 4096))], "nvgrace_gpu_vfio_pci", "fallback"),
+    ([region(2), region(4)], "vfio-pci", "plain"),
+    ([region(2, Area(0, 4096)), region(4, Area(0, 4096))], "vfio-pci", "plain"),
+    ([region(4)], None, "fallback"),
+])
+def test_recognised(regions: list[RegionInfo], driver: str | None, layout: str) -> None:
+    assert recognise(regions, driver) == layout
 
 
 BARS = (Bar(0, 0x1000, 16 * MIB, 0x14220C), Bar(2, 0x2000, 32 * MIB, 0x14220C))
