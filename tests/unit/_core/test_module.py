@@ -11,6 +11,7 @@ import pytest
 from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
 
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import (
     MAX_DEPTH,
     MAX_MESSAGE,
@@ -19,11 +20,13 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module i
     MAX_VALUES,
     Module,
     readable,
+    require_usable,
     shorten,
     unusable,
 )
 
 SPEC = {"inner": {"type": "dict", "options": {"x": {"type": "str"}}},
+        "many": {"type": "list", "elements": "str"},
         "name": {"type": "str"}, "kind": {"type": "str", "choices": ["a", "b"]}, "count": {"type": "int"}}
 
 
@@ -60,6 +63,12 @@ def test_usable(params: dict[str, Any]) -> None:
 ])
 def test_unusable(params: dict[str, Any], sentence: str) -> None:
     assert unusable(params) == sentence
+
+
+def test_facts_of_a_host_may_be_many() -> None:
+    require_usable({"a": ["x"] * MAX_VALUES})
+    with pytest.raises(PassthroughError, match="more than 65536 values"):
+        require_usable({"a": ["x"] * 65536})
 
 
 @pytest.mark.parametrize(("message", "values", "shown"), [
@@ -132,6 +141,6 @@ def test_a_value_that_ansible_stumbles_over(fail: Any) -> None:
 
 
 def test_the_invocation_is_short(fail: Any) -> None:
-    result = fail({"name": "n" * 5000, "count": 3}, "no")
+    result = fail({"name": "n" * 5000, "count": 3, "many": ["m" * 5000]}, "no")
     assert result["invocation"]["module_args"] == {
-        "name": "n" * 60 + "...", "kind": None, "count": 3, "inner": None}
+        "name": "n" * 60 + "...", "kind": None, "count": 3, "inner": None, "many": ["m" * 60 + "..."]}

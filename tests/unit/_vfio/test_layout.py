@@ -77,7 +77,8 @@ def config(bit: int | None) -> bytes:
 
 
 @pytest.mark.parametrize(("data", "bug"), [(config(None), True), (config(0), True), (config(1), False),
-                                           (config(0xFFFE), True), (bytes(64), None)])
+                                           (config(0xFFFE), True), (bytes(64), None),
+                                           (config(1)[:4095], None)])
 def test_mig_bug(data: bytes, bug: bool | None) -> None:
     assert has_mig_bug(data) is bug
 

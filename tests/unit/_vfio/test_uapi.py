@@ -74,6 +74,8 @@ def test_good_answers(buffer: bytearray, areas: tuple[tuple[int, int], ...] | No
     (answer(tail=sparse((0, 1)), argsz=48), "claims 1 areas, more than fit"),
     (answer(15, 0, bytes(32)), "said to have capabilities, and the answer has none"),
     (answer(tail=other(1)), "is cut off"),
+    # the next capability is no part of it
+    (answer(tail=other(1, 40) + other(2)), "is cut off"),
     (answer(tail=sparse((0, 1), count=2)), "claims 2 areas"),
     (answer(tail=sparse((0, 1), count=0xFFFFFFFF)), "claims 4294967295 areas"),
     # the second area would be the next capability
@@ -142,11 +144,42 @@ def test_an_absurd_size_is_refused(argsz: int) -> None:
         uapi.region_info_needs(answer(argsz=argsz))
 
 
-def test_requests_have_the_sizes_that_old_kernels_accept() -> None:
-    assert [len(uapi.device_info_request()), len(uapi.region_info_request(4)), len(uapi.region_info_request(4, 64)),
-            len(uapi.group_status_request()), len(uapi.bind_iommufd_request(5)), len(uapi.ioas_alloc_request()),
-            len(uapi.attach_request(7))] == [24, 32, 64, 8, 16, 12, 12]
+@pytest.mark.parametrize(("request_bytes", "words"), [
+    (uapi.device_info_request(), [24, 0, 0, 0, 0, 0]),
+    (uapi.region_info_request(4), [32, 0, 4, 0, 0, 0, 0, 0]),
+    (uapi.region_info_request(4, 64), [64, 0, 4, 0, 0, 0, 0, 0, *[0] * 8]),
+    (uapi.group_status_request(), [8, 0]),
+    (uapi.file_descriptor(7), [7]),
+    (uapi.bind_iommufd_request(5), [16, 0, 5, 0]),
+    (uapi.ioas_alloc_request(), [12, 0, 0]),
+    (uapi.attach_request(7), [12, 0, 7]),
+])
+def test_requests_are_what_old_kernels_accept(request_bytes: bytearray, words: list[int]) -> None:
+    """Sizes and flags included: a kernel refuses a flag or a size that it does not know."""
+    assert list(struct.unpack(f"={len(words)}I", request_bytes)) == words
+
+
+def test_device_name() -> None:
     assert uapi.device_name("0009:01:00.0") == b"0009:01:00.0\0"
+
+
+@pytest.mark.parametrize(("flags", "viable"), [(0, False), (1, True), (2, False), (3, True)])
+def test_viable(flags: int, viable: bool) -> None:
+    assert uapi.group_is_viable(bytearray(struct.pack("=II", 8, flags))) is viable
+
+
+def test_answers() -> None:
+    assert uapi.parse_ioas_alloc(bytearray(struct.pack("=III", 12, 5, 77))) == 77
+    assert uapi.parse_device_info(bytearray(struct.pack("=IIIIII", 24, 2, 9, 5, 0, 0))) == uapi.DeviceInfo(2, 9, 5)
+
+
+def test_numbers_of_the_kernel() -> None:
+    """include/uapi/linux/vfio.h"""
+    assert (uapi.API_VERSION, uapi.TYPE1V2_IOMMU, uapi.GROUP_FLAGS_VIABLE, uapi.DEVICE_FLAGS_PCI) == (0, 3, 1, 2)
+    assert (uapi.ROM_REGION, uapi.CONFIG_REGION, uapi.VGA_REGION, uapi.MAX_ARGSZ) == (6, 7, 8, 65536)
+    assert (uapi.REGION_READ, uapi.REGION_WRITE, uapi.REGION_MMAP, uapi.REGION_CAPS) == (1, 2, 4, 8)
+    assert list(uapi.BAR_REGIONS) == [0, 1, 2, 3, 4, 5]
+    assert [uapi.REGION_NAMES[index] for index in (0, 5, 6, 7, 8)] == ["BAR0", "BAR5", "ROM", "CONFIG", "VGA"]
 
 
 def test_flag_names() -> None:
