@@ -299,6 +299,8 @@ def test_plain_vfio_pci_is_never_written_to(host: FakeHost, kernel: FakeKernel) 
     kernel.mapping = die
     host.write(f"/sys/bus/pci/devices/{GPU}/resource",
                "0x11000000 0x11ffffff 0x14220c\n0 0 0\n0 0 0\n0 0 0\n0x100000000 0x17fffffff 0x14220c\n")
+    modalias = f"/sys/bus/pci/devices/{GPU}/modalias"
+    host.write(modalias, host.read(modalias).replace("d00002342", "d00002331"))
     host.write(f"/sys/bus/pci/devices/{GPU}/device", "0x2331\n")
     (device,) = verify(host, kernel, probe="full", memory=None, machine="x86_64")["devices"]
     assert (device["verdict"], device["layout"], device["implementation"]) == ("ok", "plain", "vfio-pci")
