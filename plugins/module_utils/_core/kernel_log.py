@@ -23,17 +23,19 @@ _LONGEST = 300
 
 
 class KernelLog:
-    """The kernel's warnings and errors about one device, from the moment that this object is made. A context manager.
+    """The kernel's warnings and errors about one device: from the moment that this object is made, or with ``all_kept``
+    what the kernel still keeps of it. A context manager.
 
     Where the log cannot be read, there is nothing in it: a reason that is missing must not hide the failure itself.
     """
 
-    def __init__(self, host: Host, address: str) -> None:
+    def __init__(self, host: Host, address: str, all_kept: bool = False) -> None:
         self._name = f" {address}: "
         self._fd: Optional[int] = None
         with contextlib.suppress(OSError):
             self._fd = os.open(host.path(_KMSG), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            os.lseek(self._fd, 0, os.SEEK_END)
+            if not all_kept:
+                os.lseek(self._fd, 0, os.SEEK_END)
 
     def __enter__(self) -> KernelLog:
         return self
@@ -42,10 +44,11 @@ class KernelLog:
         if self._fd is not None:
             os.close(self._fd)
 
-    def reason(self) -> Optional[str]:
-        """The last messages, without the names of driver and device, as one text; None where there are none."""
+    def reason(self, words: str = "") -> Optional[str]:
+        """The last messages with these words, without the names of driver and device, as one text; None where there are
+        none."""
         found = [text.partition(self._name)[2].strip() for level, text in self._records()
-                 if level <= _WARNING and self._name in f" {text}"]
+                 if level <= _WARNING and self._name in f" {text}" and words in text]
         return "; ".join(found[-_SHOWN:])[:_LONGEST] or None
 
     def _records(self) -> list[tuple[int, str]]:

@@ -60,7 +60,8 @@ _Compared = tuple[bool, str, str]
 class Expectation:
     """What is known of a device before it is opened. ``mig_bug`` None: its config space could not be read.
     ``firmware_properties``: whether some ACPI table has the names of the memory properties, present, absent or unknown.
-    ``x86``: a host whose GPUs have no coherent memory unless something says so.
+    ``kernel_says``: why the driver shows no memory, in the words of the kernel log. ``x86``: a host whose GPUs have no
+    coherent memory unless something says so.
     """
 
     driver: DriverFacts
@@ -71,6 +72,7 @@ class Expectation:
     expected_memory: Optional[int]
     page_size: int
     firmware_properties: str = "unknown"
+    kernel_says: Optional[str] = None
     x86: bool = False
 
     @property
@@ -182,9 +184,12 @@ def _why_no_memory(layout: str, expected: Expectation) -> list[str]:
         return ["The driver is vfio-pci, which cannot show the GPU's coherent memory: install the variant driver "
                 "(dkms_module) and bind with driver auto."]
     if layout == "fallback":
-        cause = _FALLBACK_CAUSES[expected.firmware_properties]
+        if expected.kernel_says:
+            cause = f"the kernel log says: {expected.kernel_says}"
+        else:
+            cause = f"{_FALLBACK_CAUSES[expected.firmware_properties]}; the kernel log may say more"
         return [f"{expected.driver.name} is bound but region {_main_region(expected)} has no sparse area: the driver "
-                f"fell back to plain vfio-pci behaviour and shows no coherent memory ({cause}); see the kernel log."]
+                f"fell back to plain vfio-pci behaviour and shows no coherent memory ({cause})."]
     return []
 
 

@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional
 
 from .._core.errors import PassthroughError
 from .._core.host import Host
+from .._core.kernel_log import KernelLog
 from .._gpu import sysfs
 from .._gpu.child import run_in_child
 from .._gpu.model import PciFunction
@@ -100,10 +101,12 @@ class Look:
         return readiness_seconds(self._config(function.address)) + _CHECK_SECONDS
 
     def _expectation(self, gpu: SelectedGpu, function: PciFunction, driver: DriverFacts) -> Expectation:
+        with KernelLog(self.host, gpu.address, all_kept=True) as log:
+            kernel_says = log.reason("acting as plain vfio-pci")
         return Expectation(
             driver=driver, bars=function.bars, layout=self.layout, mig_bug=self._mig_bug(gpu.address),
             product=gpu.product, expected_memory=gpu.expected_memory, page_size=mmap.PAGESIZE,
-            firmware_properties=read_firmware_properties(self.host), x86=self.x86)
+            firmware_properties=read_firmware_properties(self.host), kernel_says=kernel_says, x86=self.x86)
 
     def _config(self, address: str) -> bytes:
         return self.host.read_bytes(sysfs.device_path(address, "config")) or b""

@@ -39,6 +39,13 @@ def test_reason(tmp_path: Path, said: str, reason: Optional[str]) -> None:
         assert kernel.reason() == reason
 
 
+def test_what_the_kernel_keeps(tmp_path: Path) -> None:
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "kmsg").write_text(OLD + f"4,401,2000,-;nvgrace_gpu_vfio_pci {GPU}: another matter\n")
+    with KernelLog(Host(str(tmp_path)), GPU, all_kept=True) as kernel:
+        assert kernel.reason("said") == "said before"
+
+
 def test_a_log_that_cannot_be_read_has_no_reason(tmp_path: Path) -> None:
     with KernelLog(Host(str(tmp_path)), GPU) as kernel:
         assert kernel.reason() is None

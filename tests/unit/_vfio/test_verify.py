@@ -307,6 +307,13 @@ def test_plain_vfio_pci_is_never_written_to(host: FakeHost, kernel: FakeKernel) 
     assert verify(host, kernel, probe="full", memory=None, force=True)["devices"][0]["verdict"] == "unchecked"
 
 
+def test_fallback_is_told_in_the_words_of_the_kernel(host: FakeHost, kernel: FakeKernel) -> None:
+    kernel.regions = plain_regions()
+    said = "firmware property nvidia,gpu-mem-size is 0 (C2C link down): no coherent memory, acting as plain vfio-pci"
+    host.write("/dev/kmsg", f"4,7,1,-;nvgrace_gpu_vfio_pci {GPU}: {said}\n")
+    assert f"shows no coherent memory (the kernel log says: {said})." in failure(host, kernel)["reasons"][0]
+
+
 def test_fallback_is_told(host: FakeHost, kernel: FakeKernel) -> None:
     kernel.regions = plain_regions()
     host.write("/sys/firmware/acpi/tables/SSDT1", b"nothing here")
