@@ -23,11 +23,11 @@ demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 
 	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest)
 
 test: setup  ## everything that guards the main job (root, 6 GB of disk, 20 minutes first, 15 later)
-	@$(BIN)/python tests/run lint unit variants kmod proof package molecule refusals behaviour
+	@$(BIN)/python tests/run lint unit variants kmod proof package molecule faults refusals behaviour
 
 test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)
-	@$(BIN)/python tests/run lint unit variants kmod proof package molecule refusals behaviour \
-		arguments style arithmetic matrix kill contract stress debug speed
+	@$(BIN)/python tests/run lint unit variants kmod proof package molecule faults refusals behaviour \
+		more_scenarios arguments style arithmetic matrix kill contract stress debug speed
 
 lint: setup  ## what can be said without running it
 	@$(BIN)/python tests/run lint

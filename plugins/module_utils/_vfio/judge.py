@@ -107,16 +107,19 @@ def judge(seen: Observation, expected: Expectation) -> Judgement:
     emulated, error = _emulated_regions(layout, seen, expected)
     if error:
         problems.append(error)
-    problems += _missing_regions(seen, expected, emulated)
-    problems += _shared_places(seen)
     regions = tuple(_judge_region(region, seen, expected, emulated, findings, told=layout is not None)
                     for region in seen.regions)
+    fitting = all(region["verdict"] == OK for region in regions if region["index"] in emulated)
+    memory, memory_verdict, memory_text = _judge_memory(layout, seen, expected, fitting)
+    if memory_verdict == FAIL:  # first, because it explains what single regions have too much or too little
+        problems.append(memory_text)
+    problems += _missing_regions(seen, expected, emulated)
+    problems += _shared_places(seen)
     problems += [f"{region['name']}: {reason}" for region in regions for reason in region["reasons"]]
-    memory, memory_verdict, memory_text = _judge_memory(layout, seen, expected)
     evidence = [f"The layout is {layout}, shown by {expected.driver.name}."] if layout else []
     if memory_verdict == OK:
         evidence.append(memory_text)
-    reasons = (*problems, *([memory_text] if memory_verdict != OK else []))
+    reasons = (*problems, *([memory_text] if memory_verdict == UNCHECKED else []))
     return Judgement(made_by, layout, FAIL if problems else memory_verdict, reasons, tuple(evidence), notes, memory,
                      regions)
 
@@ -220,8 +223,10 @@ def _total(seen: Observation) -> int:
     return sum(layouts.actual_size(region) for region in seen.regions if layouts.is_emulated(region))
 
 
-def _judge_memory(layout: Optional[str], seen: Observation, expected: Expectation) -> tuple[dict[str, Any], str, str]:
-    """The total of coherent memory: the fact, the verdict, and the sentence that says why."""
+def _judge_memory(layout: Optional[str], seen: Observation, expected: Expectation,
+                  fitting: bool) -> tuple[dict[str, Any], str, str]:
+    """The total of coherent memory: the fact, the verdict, and the sentence that says why. ``fitting``: its regions are
+    those that follow from ``expected_memory``; the last bytes may move memory from one to the other."""
     product = expected.product
     if layout not in _MEMORY_LAYOUTS:
         return _judge_no_memory(layout, expected)
@@ -229,7 +234,8 @@ def _judge_memory(layout: Optional[str], seen: Observation, expected: Expectatio
     if expected.expected_memory is not None:
         fact = {"expected": expected.expected_memory, "seen": total, "source": "expected_memory"}
         # whole pages are what can be mapped, in each of at most two regions
-        if expected.expected_memory - 2 * expected.page_size < total <= expected.expected_memory:
+        if total == expected.expected_memory or \
+                (fitting and expected.expected_memory - 2 * expected.page_size < total < expected.expected_memory):
             return fact, OK, f"VFIO shows {total} bytes of GPU memory, as expected_memory says."
         return fact, FAIL, f"VFIO shows {total} bytes of GPU memory and {expected.expected_memory} were expected."
     if product is not None:

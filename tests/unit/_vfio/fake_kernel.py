@@ -117,11 +117,17 @@ class FakeKernel(Kernel):
         if self.lie is not None:
             self.lie(index, buffer)
 
+    def _region(self, index: int) -> Region:
+        """The region that an offset leads to; the kernel refuses one that it does not have."""
+        if index not in self.regions:
+            raise refusal(errno.EINVAL)
+        return self.regions[index]
+
     def pread(self, handle: int, count: int, offset: int) -> bytes:
         index, position = offset >> _SHIFT, offset & ((1 << _SHIFT) - 1)
         if index == uapi.CONFIG_REGION:
             return self._config(position, count)
-        region = self.regions[index]
+        region = self._region(index)
         if position >= region.size and not self.reads_past_end:
             raise refusal(errno.EINVAL)
         actual = region.actual or region.size
@@ -153,7 +159,7 @@ class FakeKernel(Kernel):
             written[position - 0x10:position - 0x10 + len(data)] = data
             self.bars.write_bytes(written)
             return len(data)
-        region = self.regions[index]
+        region = self._region(index)
         if position < (region.actual or region.size):
             with open(self.memory, "r+b") as memory:
                 memory.seek(region.base + position)
@@ -166,7 +172,7 @@ class FakeKernel(Kernel):
         index, position = offset >> _SHIFT, offset & ((1 << _SHIFT) - 1)
         if self.mapping is not None:
             return self.mapping(index, length, position)
-        region = self.regions[index]
+        region = self._region(index)
         if position + length > (region.actual or region.size) and not self.maps_the_hole:
             raise refusal(errno.EINVAL)
         with open(self.memory, "r+b") as memory:
