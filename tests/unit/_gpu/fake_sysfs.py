@@ -15,10 +15,11 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import CommandError
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import CommandResult, Host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.options import DriverOptions
 
 KERNEL = "7.3.4-test"
 VARIANT = "nvgrace_gpu_vfio_pci"
@@ -287,6 +288,12 @@ class FakeHost(Host):
 
 
 RESOURCE_GH = "0x0000000011000000 0x0000000011ffffff 0x000000000014220c\n" + "0x0 0x0 0x0\n" * 12
+
+
+def options(*addresses: str, **changes: Any) -> DriverOptions:
+    """What gpu_driver is asked for: these GPUs, or with no address all that are on record."""
+    values: dict[str, Any] = {"timeout": 5, **changes}
+    return DriverOptions(gpus=[{"address": address} for address in addresses] or None, **values)
 
 
 def grace_hopper(root: Path) -> FakeHost:

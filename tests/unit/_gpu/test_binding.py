@@ -24,16 +24,12 @@ from ansible_collections.nvgrace.passthrough.tests.unit._gpu.fake_sysfs import (
     FakeHost,
     grace_blackwell,
     grace_hopper,
+    options,
     x86_card,
 )
 
 GPU = "0009:01:00.0"
 CARD, AUDIO = "0000:41:00.0", "0000:41:00.1"
-
-
-def options(*addresses: str, **changes: Any) -> DriverOptions:
-    values: dict[str, Any] = {"timeout": 5, **changes}
-    return DriverOptions(gpus=[{"address": address} for address in addresses], **values)
 
 
 def test_grace_hopper_is_bound_and_stays_bound(tmp_path: Path) -> None:

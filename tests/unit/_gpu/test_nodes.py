@@ -14,7 +14,6 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors i
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu import nodes
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import bind_gpus
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.giveback import release_gpus
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.options import DriverOptions
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.persist import rule_path
 from ansible_collections.nvgrace.passthrough.tests.unit._gpu.fake_sysfs import (
     GROUPS,
@@ -22,6 +21,7 @@ from ansible_collections.nvgrace.passthrough.tests.unit._gpu.fake_sysfs import (
     FakeHost,
     grace_blackwell,
     grace_hopper,
+    options,
     x86_card,
 )
 
@@ -29,11 +29,6 @@ GPU = "0009:01:00.0"
 CARD, AUDIO = "0000:41:00.0", "0000:41:00.1"
 NODES = ("/dev/vfio/11", "/dev/vfio/devices/vfio1")
 ROOT, OF_GROUP = (0, 0o600), (GROUPS["vfio"], 0o660)
-
-
-def options(*addresses: str, **changes: Any) -> DriverOptions:
-    gpus = [{"address": address} for address in addresses] or None
-    return DriverOptions(gpus=gpus, timeout=5, **changes)
 
 
 def owners(host: FakeHost, paths: tuple[str, ...] = NODES) -> list[Any]:

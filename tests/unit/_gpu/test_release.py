@@ -23,6 +23,7 @@ from ansible_collections.nvgrace.passthrough.tests.unit._gpu.fake_sysfs import (
     FakeHost,
     grace_blackwell,
     grace_hopper,
+    options,
     x86_card,
 )
 
@@ -30,9 +31,8 @@ GPU = "0009:01:00.0"
 CARD, AUDIO = "0000:41:00.0", "0000:41:00.1"
 
 
-def options(*addresses: str, **changes: Any) -> DriverOptions:
-    gpus = [{"address": address} for address in addresses] or None
-    return DriverOptions(gpus=gpus, timeout=5, consent=frozenset({AUDIO}), **changes)
+def consenting(*addresses: str, **changes: Any) -> DriverOptions:
+    return options(*addresses, consent=frozenset({AUDIO}), **changes)
 
 
 def plain(host: FakeHost) -> None:
@@ -59,20 +59,20 @@ def test_everything_is_given_back(tmp_path: Path, make: Any, prepare: Any) -> No
     prepare(host)
     before = host.manifest()
     gpu = GPU if make is grace_hopper else CARD
-    bind_gpus(host, options(gpu))
+    bind_gpus(host, consenting(gpu))
     assert host.manifest() != before
-    result = release_gpus(host, options())
+    result = release_gpus(host, consenting())
     assert host.manifest() == before
     assert (result["changed"], result["warnings"]) == (True, [])
-    again = release_gpus(host, options())
+    again = release_gpus(host, consenting())
     assert (again["changed"], again["devices"]) == (False, [])
 
 
 def test_steps_undo_the_boot_files_first_and_forget_last(tmp_path: Path) -> None:
     host = x86_card(tmp_path)
     host.with_udev()
-    bind_gpus(host, options(CARD))
-    assert release_gpus(host, options(CARD))["actions"] == [
+    bind_gpus(host, consenting(CARD))
+    assert release_gpus(host, consenting(CARD))["actions"] == [
         f"restore {rule_path(CARD)}",
         f"restore {rule_path(AUDIO)}",
         f"restore {MODULES_LOAD}",
@@ -90,48 +90,48 @@ def test_steps_undo_the_boot_files_first_and_forget_last(tmp_path: Path) -> None
 
 def test_one_of_two_gpus(tmp_path: Path) -> None:
     host = grace_blackwell(tmp_path)
-    bind_gpus(host, options("0008:01:00.0", "0009:01:00.0"))
-    release_gpus(host, options("0008:01:00.0"))
+    bind_gpus(host, consenting("0008:01:00.0", "0009:01:00.0"))
+    release_gpus(host, consenting("0008:01:00.0"))
     assert (host.driver("0008:01:00.0"), host.driver("0009:01:00.0")) == (None, VARIANT)
     assert VARIANT in host.read(MODULES_LOAD)
     assert list(load_records(host)) == ["0009:01:00.0"]
-    release_gpus(host, options("0009:01:00.0"))
+    release_gpus(host, consenting("0009:01:00.0"))
     assert not host.has(MODULES_LOAD)
 
 
 def test_a_gpu_without_record_is_left_alone(tmp_path: Path) -> None:
     host = grace_blackwell(tmp_path)
-    bind_gpus(host, options("0008:01:00.0"))
-    assert release_gpus(host, options("0019:01:00.0")) == {
+    bind_gpus(host, consenting("0008:01:00.0"))
+    assert release_gpus(host, consenting("0019:01:00.0")) == {
         "changed": False, "actions": [], "devices": [], "warnings": [], "diff": release_gpus(
-            host, options("0019:01:00.0"))["diff"]}
+            host, consenting("0019:01:00.0"))["diff"]}
     assert host.driver("0008:01:00.0") == VARIANT
 
 
 def test_check_mode_says_the_same_and_touches_nothing(tmp_path: Path) -> None:
     host = x86_card(tmp_path)
-    bind_gpus(host, options(CARD))
+    bind_gpus(host, consenting(CARD))
     before, log = host.manifest(), host.log()
-    predicted = release_gpus(host, options(check_mode=True))
+    predicted = release_gpus(host, consenting(check_mode=True))
     assert (host.manifest(), host.log()) == (before, log)
-    assert predicted["actions"] == release_gpus(host, options())["actions"]
+    assert predicted["actions"] == release_gpus(host, consenting())["actions"]
 
 
 def test_a_gpu_in_a_vm_is_not_taken_away(tmp_path: Path) -> None:
     host = grace_hopper(tmp_path)
-    bind_gpus(host, options(GPU))
+    bind_gpus(host, consenting(GPU))
     host.add_process(7, "qemu-system-aar", ["/dev/vfio/11"], b"qemu-system-aarch64\0-name\0guest=train7\0-S\0")
     before = host.manifest()
     with pytest.raises(PassthroughError, match=r"virtual machine train7 \(pid 7\) holds /dev/vfio/11"):
-        release_gpus(host, options())
+        release_gpus(host, consenting())
     assert host.manifest() == before
 
 
 def test_a_device_that_left_the_host(tmp_path: Path) -> None:
     host = grace_hopper(tmp_path)
-    bind_gpus(host, options(GPU))
+    bind_gpus(host, consenting(GPU))
     shutil.rmtree(host.base / "sys/bus/pci/devices" / GPU)
-    result = release_gpus(host, options(GPU))
+    result = release_gpus(host, consenting(GPU))
     assert result["warnings"] == [f"{GPU} was 10de:2342 when it was bound and nothing is there now: only its files are "
                                   "given back."]
     assert not host.has(rule_path(GPU))
@@ -140,11 +140,11 @@ def test_a_device_that_left_the_host(tmp_path: Path) -> None:
 
 def test_another_card_in_the_slot_is_not_touched(tmp_path: Path) -> None:
     host = grace_hopper(tmp_path)
-    bind_gpus(host, options(GPU))
+    bind_gpus(host, consenting(GPU))
     shutil.rmtree(host.base / "sys/bus/pci/devices" / GPU)
     host.add_function(GPU, device="2941", group=11, driver="nouveau")
     log = host.log()
-    assert "10de:2941 is there now" in release_gpus(host, options())["warnings"][0]
+    assert "10de:2941 is there now" in release_gpus(host, consenting())["warnings"][0]
     assert host.log() == log
     assert host.driver(GPU) == "nouveau"
 
@@ -159,10 +159,10 @@ def unload(host: FakeHost, module: str) -> None:
 def test_a_previous_driver_that_is_gone_is_loaded_first(tmp_path: Path) -> None:
     host = x86_card(tmp_path)
     before = host.manifest()
-    bind_gpus(host, options(CARD))
+    bind_gpus(host, consenting(CARD))
     unload(host, "nouveau")
-    predicted = release_gpus(host, options(check_mode=True))
-    done = release_gpus(host, options())
+    predicted = release_gpus(host, consenting(check_mode=True))
+    done = release_gpus(host, consenting())
     assert done["actions"][0] == "run modprobe nouveau (load the previous driver)"
     assert predicted["actions"] == done["actions"]
     assert (host.driver(CARD), host.manifest()) == ("nouveau", before)
@@ -172,18 +172,18 @@ def test_a_previous_driver_that_is_gone_is_loaded_first(tmp_path: Path) -> None:
 def test_a_previous_driver_that_cannot_be_loaded_stops_before_anything_is_changed(tmp_path: Path,
                                                                                   check_mode: bool) -> None:
     host = x86_card(tmp_path)
-    bind_gpus(host, options(CARD))
+    bind_gpus(host, consenting(CARD))
     unload(host, "nouveau")
     host.missing_modules.add("nouveau")
     before = host.manifest()
     with pytest.raises(PassthroughError, match="Module nouveau not found"):
-        release_gpus(host, options(check_mode=check_mode))
+        release_gpus(host, consenting(check_mode=check_mode))
     assert host.manifest() == before
 
 
 def test_a_record_of_an_older_version_does_not_know_the_module(tmp_path: Path) -> None:
     host = x86_card(tmp_path)
-    bind_gpus(host, options(CARD))
+    bind_gpus(host, consenting(CARD))
     for address in (CARD, AUDIO):
         path = f"/var/lib/nvgrace-passthrough/{address}.json"
         record = json.loads(host.read(path))
@@ -193,19 +193,19 @@ def test_a_record_of_an_older_version_does_not_know_the_module(tmp_path: Path) -
     unload(host, "nouveau")
     before = host.manifest()
     with pytest.raises(PassthroughError, match="cannot go back to nouveau, which is not loaded.*Nothing was changed"):
-        release_gpus(host, options())
+        release_gpus(host, consenting())
     assert host.manifest() == before
     host.load("nouveau")
-    release_gpus(host, options())
+    release_gpus(host, consenting())
     assert host.driver(CARD) == "nouveau"
 
 
 def test_verification_goes_with_the_binding(tmp_path: Path) -> None:
     host = grace_hopper(tmp_path)
-    bind_gpus(host, options(GPU))
+    bind_gpus(host, consenting(GPU))
     path = f"/var/lib/nvgrace-passthrough/{GPU}.json"
     host.write(path, json.dumps({**json.loads(host.read(path)), "verification": {"verdict": "ok"}}))
-    release_gpus(host, options())
+    release_gpus(host, consenting())
     assert not host.has("/var/lib/nvgrace-passthrough")
 
 
@@ -214,4 +214,4 @@ def test_a_damaged_record_is_an_error(tmp_path: Path, binding: Any) -> None:
     host = grace_hopper(tmp_path)
     host.write(f"/var/lib/nvgrace-passthrough/{GPU}.json", json.dumps({"binding": binding}))
     with pytest.raises(PassthroughError, match="holds no valid binding"):
-        release_gpus(host, options())
+        release_gpus(host, consenting())

@@ -20,16 +20,12 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.persist i
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.record import load_record, load_records
 from ansible_collections.nvgrace.passthrough.tests.unit._gpu.fake_sysfs import (
     FakeHost,
+    options,
     x86_card,
 )
 
 GPU = "0009:01:00.0"
 CARD, AUDIO = "0000:41:00.0", "0000:41:00.1"
-
-
-def options(*addresses: str, **changes: Any) -> DriverOptions:
-    values: dict[str, Any] = {"timeout": 5, **changes}
-    return DriverOptions(gpus=[{"address": address} for address in addresses], **values)
 
 
 def break_refusal(host: FakeHost) -> str:

@@ -17,9 +17,8 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors i
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import bind_gpus
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.giveback import release_gpus
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.inventory import read_gpus
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.options import DriverOptions
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.record import load_records
-from ansible_collections.nvgrace.passthrough.tests.unit._gpu.fake_sysfs import VARIANT, FakeHost
+from ansible_collections.nvgrace.passthrough.tests.unit._gpu.fake_sysfs import VARIANT, FakeHost, options
 from ansible_collections.nvgrace.passthrough.tests.unit._gpu.trees import (
     GB200,
     GIB,
@@ -36,11 +35,6 @@ from ansible_collections.nvgrace.passthrough.tests.unit._gpu.trees import (
 
 ROOT = Path(__file__).resolve().parents[3]
 Maker = Callable[[Path], FakeHost]
-
-
-def options(*addresses: str, **changes: Any) -> DriverOptions:
-    gpus = [{"address": address} for address in addresses] or None
-    return DriverOptions(gpus=gpus, timeout=5, **changes)
 
 
 @pytest.mark.parametrize(("make", "addresses", "expected"), [
