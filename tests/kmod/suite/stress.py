@@ -118,7 +118,7 @@ class Stress:
             process.kill()
             process.wait()
             # What was given up would go on there, and have the GPU while the next test wants it.
-            self._host.do("pkill -KILL -f stress_host.py || true")
+            self._host.do("pkill -KILL -f '[s]tress_host.py' || true")
         if running or not rows:
             rows.append(Row(running, unexpected=("it ended the whole run",)))
         return rows
