@@ -22,7 +22,7 @@ setup:
 demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 minutes first, 3 later); GUEST=1 starts a VM
 	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest)
 
-test: setup  ## everything that guards the main job (root, 6 GB of disk, 20 minutes first, 15 later)
+test: setup  ## everything that guards the main job (root, 9 GB of disk, 35 minutes first, 25 later)
 	@$(BIN)/python tests/run lint unit variants kmod proof package molecule faults refusals behaviour
 
 test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)

@@ -17,10 +17,10 @@ SETTLE = 2.0  # seconds: for what RCU and work queues free
 
 # Caches of file systems: they come and go with what else runs on the host, and a VFIO device has nothing in them.
 FILE_SYSTEMS = re.compile(r"dentry|buffer_head|radix_tree_node|kernfs_node_cache|ext4_.*|\w+_inode_cache")
-# The debug kernel's own records of timers and work items: lib/debugobjects.c keeps free ones in pools for each
-# processor, and fills these in batches. What a record is about would be missing in another cache, and kmemleak would
-# say so.
-DEBUGGING = re.compile(r"debug_objects_cache")
+# The debug kernel's own. lib/debugobjects.c keeps free records of timers and work items in pools for each processor,
+# and fills these in batches; kmemleak has a record of each object of all caches, those of file systems too, and says
+# by itself which of them nobody refers to.
+DEBUGGING = re.compile(r"debug_objects_cache|kmemleak_object")
 
 # Messages of level warning and above that are no sign of a fault, with the reason.
 ALLOWED = {
