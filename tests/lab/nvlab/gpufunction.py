@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from .pciconfig import CXL_RANGE_STATUS, ConfigSpace, gpu_config
 from .pciconfig import SIZE as CONFIG_SIZE
-from .products import VENDOR, Product
+from .products import CLASS_AUDIO, VENDOR, Product
 from .readiness import CxlStatus, Delay
 from .registers import Registers
 
@@ -42,8 +42,12 @@ class GpuFunction:
         self._load_registers()
 
     def _load_registers(self) -> None:
-        self._memory = {bar.index: Registers(bar.size) for bar in self.product.bars}
-        self._memory[BAR0].write(0, struct.pack("<I", CHIP_ID))
+        # The kernel's sound driver takes the audio function. It gives up on a controller that answers nothing, and drowns
+        # the host in messages when it reads its own bytes as answers.
+        audio = self.product.class_code == CLASS_AUDIO
+        self._memory = {bar.index: Registers(bar.size, writable=not audio) for bar in self.product.bars}
+        if not audio:
+            self._memory[BAR0].write(0, struct.pack("<I", CHIP_ID))
         self._config: ConfigSpace = gpu_config(VENDOR, self.product.device_id, self.product.class_code,
                                                self.product.bars, SERIAL + self._index, self.product.dvsec_flags,
                                                self._cxl is not None)

@@ -8,10 +8,11 @@ PAGE = 4096
 
 
 class Registers:
-    """A range of ``size`` bytes. Accesses outside of it raise ValueError."""
+    """A range of ``size`` bytes. Accesses outside of it raise ValueError. Where it is not writable, writes are lost."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, writable: bool = True) -> None:
         self.size = size
+        self._writable = writable
         self._pages: dict[int, bytearray] = {}
 
     def read(self, offset: int, count: int) -> bytes:
@@ -27,6 +28,8 @@ class Registers:
     def write(self, offset: int, data: bytes) -> None:
         """Store ``data``."""
         self._check(offset, len(data))
+        if not self._writable:
+            return
         done = 0
         while done < len(data):
             page, at = divmod(offset + done, PAGE)

@@ -417,6 +417,15 @@ def test_cards_of_x86_hosts(product: str, class_code: int, bars: dict[int, tuple
         assert card.read(0, C2C_LINK, 4) == card.read(0, HBM_TRAINING, 4) == bytes(4)
 
 
+@pytest.mark.parametrize(("product", "stored"), [("rtx-audio", b"\x01\x02\x03\x04"), ("audio", bytes(4))])
+def test_the_audio_function_answers_nothing(product: str, stored: bytes) -> None:
+    """The sound driver takes bytes of its own that it reads back for answers of a codec."""
+    card = GpuFunction(FUNCTIONS[product], 0, lambda line: None)
+    card.write(BAR0, 0x58, b"\x01\x02\x03\x04")
+    assert card.read(BAR0, 0x58, 4) == stored
+    assert bool(any(card.read(BAR0, 0, 4))) == (product != "audio")
+
+
 def test_a_function_that_has_fallen_off_the_bus(gh: Rig) -> None:
     gh.client.put(CONFIG, 0x10, 0xE0000000)
     assert control(gh.gpu, "gone")["gone"]
