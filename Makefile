@@ -27,7 +27,7 @@ test: setup  ## everything that guards the main job (root, 9 GB of disk, 35 minu
 
 test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)
 	@$(BIN)/python tests/run lint unit variants kmod proof package molecule faults refusals behaviour \
-		more_scenarios arguments style arithmetic matrix kill contract stress debug speed
+		more_scenarios hosts arguments style arithmetic matrix kill contract stress debug speed
 
 lint: setup  ## what can be said without running it
 	@$(BIN)/python tests/run lint

@@ -4,12 +4,14 @@
 """Manifest of everything that the collection may touch on a host, and the comparison of two of them.
 
 usage: manifest.py FILE [DIRECTORY...]      writes the manifest, of these directories where some are given
-       manifest.py --compare BEFORE AFTER   status 1 and one line for each difference
+       manifest.py --compare BEFORE AFTER [PATTERN...]   status 1 and one line for each difference; files with names
+                                            like PATTERN are made again by their own programs: only their modes count
 Independent of the collection's own code. Exclusions are named below, each with its reason.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import os
@@ -22,6 +24,7 @@ TREES = ("/etc", "/boot", "/lib/modules", "/usr/src", "/var/lib/dkms", "/var/lib
 EXCLUDED = {
     "/etc/resolv.conf": "written by the network, not by the collection",
     "/etc/adjtime": "written by the clock at shutdown",
+    "/boot/efi/loader/random-seed": "systemd-boot renews it at each boot",
     "/var/lib/dkms/mok.key": "DKMS makes its signing key at the first build; keys stay, restore lists them",
     "/var/lib/dkms/mok.pub": "the certificate of that key",
 }
@@ -92,11 +95,20 @@ def write(path: str, trees: Sequence[str]) -> int:
     return 0
 
 
-def compare(before_path: str, after_path: str) -> int:
+def without_content(files: dict[str, str], patterns: Sequence[str]) -> dict[str, str]:
+    """The same, without the hash of each file whose name is like one of ``patterns``."""
+    return {path: text.rsplit(" ", 1)[0] if text.startswith("file ")
+            and any(fnmatch.fnmatch(os.path.basename(path), pattern) for pattern in patterns) else text
+            for path, text in files.items()}
+
+
+def compare(before_path: str, after_path: str, patterns: Sequence[str]) -> int:
     with open(before_path, encoding="utf-8") as handle:
         before = json.load(handle)
     with open(after_path, encoding="utf-8") as handle:
         after = json.load(handle)
+    for manifest in (before, after):
+        manifest["files"] = without_content(manifest["files"], patterns)
     differences = []
     for part in ("files", "functions"):
         for key in sorted({*before[part], *after[part]}):
@@ -106,6 +118,8 @@ def compare(before_path: str, after_path: str) -> int:
     for path, reason in {**EXCLUDED, **EXCLUDED_PREFIXES}.items():
         print(f"excluded {path}: {reason}")
     print(f"excluded {', '.join(REGENERATED)}: binary indexes that depmod regenerates from the text files beside them")
+    for pattern in patterns:
+        print(f"excluded {pattern}: what is in them, because their own programs make them again")
     for line in differences:
         print(f"DIFFERENT {line}")
     print(f"{len(before['files'])} files before, {len(after['files'])} after, {len(differences)} differences")
@@ -113,8 +127,8 @@ def compare(before_path: str, after_path: str) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) == 3 and arguments[0] == "--compare":
-        return compare(*arguments[1:])
+    if len(arguments) >= 3 and arguments[0] == "--compare":
+        return compare(arguments[1], arguments[2], arguments[3:])
     if arguments and not arguments[0].startswith("-"):
         return write(arguments[0], arguments[1:] or TREES)
     print(__doc__, file=sys.stderr)

@@ -42,8 +42,8 @@ class GpuFunction:
         self._load_registers()
 
     def _load_registers(self) -> None:
-        # The kernel's sound driver takes the audio function. It gives up on a controller that answers nothing, and drowns
-        # the host in messages when it reads its own bytes as answers.
+        # The kernel's sound driver takes the audio function. It gives up on a controller that answers nothing, and
+        # drowns the host in messages when it reads its own bytes as answers.
         audio = self.product.class_code == CLASS_AUDIO
         self._memory = {bar.index: Registers(bar.size, writable=not audio) for bar in self.product.bars}
         if not audio:
