@@ -43,6 +43,8 @@ options:
     description:
       - Bind again at each boot, with a udev rule file for each function and C(/etc/modules-load.d). A rule is for one
         address with one vendor and device id.
+      - A driver that was loaded before the function appeared, and has taken it by then, is made to let go of it. That
+        happens once for each appearance, before anybody can use it.
       - A file is written after the bind has worked.
     type: bool
     default: true

@@ -62,6 +62,8 @@ def _bind_once(host: Host, options: DriverOptions) -> _Pass:
                 for function, accompanied in functions}
     moving = [function for function, _gpus in functions
               if function.driver is None or function.driver != variants[function.address].driver]
+    for function in moving:
+        sysfs.require_answer(host, function.address)
     require_free(host, moving, options)
     load = _load_steps(host, {variants[function.address].module for function in moving})
     loaded = _load(host, load, chooser, variants, options)

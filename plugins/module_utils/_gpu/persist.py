@@ -13,6 +13,7 @@ from .nodes import rule_lines
 
 MODULES_LOAD = "/etc/modules-load.d/nvgrace-passthrough.conf"
 _RULES = "/etc/udev/rules.d"
+_SEEN = "NVGRACE_PASSTHROUGH_DRIVER"
 _HEADER = "# Written by the Ansible collection nvgrace.passthrough; gpu_driver with state released takes it away.\n"
 
 
@@ -22,18 +23,28 @@ def rule_path(address: str) -> str:
 
 
 def rule_content(identity: PciIdentity, driver: str, module: str, device_group: Optional[str] = None) -> bytes:
-    """A rule for this function alone, as long as the same card is in the slot.
+    """Rules for this function alone, as long as the same card is in the slot.
 
-    The order makes it safe against every order of events: first driver_override, then drivers_probe for the case
-    that the module is loaded already, then the module for the case that it is not, whose registration finds the
-    override in place. A rule runs before its RUN list, so drivers that match by modalias come too late.
+    They bind it whatever comes first. The override keeps every driver out that registers from now on. A driver that was
+    there before the function takes it before udev hears of it (the sound and USB drivers at boot, any driver at
+    hotplug), and lets go of it. drivers_probe is for the case that the VFIO module is loaded already, RUN for the case
+    that it is not: its registration finds the override in place.
+
+    A driver is asked to let go once for each appearance of the function, when nobody can have it in use: udev keeps the
+    property for as long as the function is there. A later "udevadm trigger --action=add" unbinds nothing.
     ``device_group``: the user group that gets its device nodes.
     """
     match = (f'ACTION=="add", SUBSYSTEM=="pci", KERNEL=="{identity.address}", ATTR{{vendor}}=="0x{identity.vendor}", '
              f'ATTR{{device}}=="0x{identity.device}"')
-    assign = (f'ATTR{{driver_override}}="{driver}", ATTR{{subsystem/drivers_probe}}="{identity.address}", '
-              f'RUN{{builtin}}+="kmod load {module}"')
-    return f"{_HEADER}{match}, {assign}\n{rule_lines(identity.address, device_group)}".encode()
+    rules = (
+        f'IMPORT{{db}}="{_SEEN}"',
+        f'ATTR{{driver_override}}="{driver}"',
+        f'ENV{{{_SEEN}}}!="?*", DRIVER=="?*", DRIVER!="{driver}", ATTR{{driver/unbind}}="{identity.address}"',
+        f'ENV{{{_SEEN}}}="{driver}", ATTR{{subsystem/drivers_probe}}="{identity.address}", '
+        f'RUN{{builtin}}+="kmod load {module}"',
+    )
+    lines = "".join(f"{match}, {rule}\n" for rule in rules)
+    return f"{_HEADER}{lines}{rule_lines(identity.address, device_group)}".encode()
 
 
 def modules_load_content(modules: Iterable[str]) -> bytes:

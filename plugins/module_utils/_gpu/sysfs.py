@@ -15,6 +15,7 @@ from .model import Bar, PciFunction, PciIdentity
 
 DEVICES = "/sys/bus/pci/devices"
 DRIVERS = "/sys/bus/pci/drivers"
+_HEADER_SIZE = 64  # bytes: the standardized part of the config space
 GROUPS = "/sys/kernel/iommu_groups"
 
 # Vendor and device id, base class, subclass and interface, which the kernel writes with upper-case digits.
@@ -77,6 +78,16 @@ def read_function(host: Host, address: str) -> PciFunction:
 def read_driver(host: Host, address: str) -> Optional[str]:
     """Name of the bound driver: the only proof that a bind worked, because drivers_probe succeeds without one."""
     return host.readlink_name(device_path(address, "driver"))
+
+
+def require_answer(host: Host, address: str) -> None:
+    """Raises PassthroughError where the function has fallen off the bus: the kernel lists it with the ids that it once
+    read, and every byte of its config space reads as ones. A virtual function has ones for its ids only."""
+    header = (host.read_bytes(device_path(address, "config")) or b"")[:_HEADER_SIZE]
+    if len(header) == _HEADER_SIZE and header.count(0xFF) == _HEADER_SIZE:
+        raise PassthroughError(f"{address} does not answer: its config space reads as all ones, so it has fallen off "
+                               "the bus or has no power. Look at the kernel log, and reset or reseat it; nothing was "
+                               "changed.")
 
 
 def read_group_number(host: Host, address: str) -> Optional[int]:

@@ -8,6 +8,7 @@ Writes come from forked children, so all state is in the directory and none in m
 from __future__ import annotations
 
 import errno
+import fnmatch
 import json
 import os
 import re
@@ -35,7 +36,7 @@ DRIVER_OF_MODULE = {"vfio_pci": "vfio-pci", VARIANT: VARIANT, "nouveau": "nouvea
                     "mlx5_core": "mlx5_core", "nvme": "nvme"}
 VFIO_MODULES = ("vfio_pci", VARIANT, "odd_module")
 GROUPS = {"vfio": 990, "kvm": 104}
-_TOKEN = re.compile(r'(\w+(?:\{[^}]*\})?)(==|\+=|=)"([^"]*)"')
+_TOKEN = re.compile(r'(\w+(?:\{[^}]*\})?)(==|!=|\+=|=)"([^"]*)"')
 
 
 class FakeHost(Host):
@@ -50,6 +51,7 @@ class FakeHost(Host):
         self.late_groups: dict[str, tuple[int, list[str]]] = {}
         self.missing_modules: set[str] = set()
         self.answers: dict[str, str] = {}
+        self.udev_database: dict[str, dict[str, str]] = {}
         self.write("/proc/sys/kernel/osrelease", KERNEL + "\n")
         self.write("/proc/sys/kernel/random/boot_id", "11111111-2222\n")
         self.write(f"/lib/modules/{KERNEL}/modules.alias", ALIASES)
@@ -252,22 +254,35 @@ class FakeHost(Host):
         self._own(path, (gid, mode))
 
     def hotplug(self, address: str) -> None:
-        """The add event of a PCI function that is in the tree already."""
+        """The add event of a PCI function that is in the tree already; udev keeps its properties."""
         base = f"/sys/bus/pci/devices/{address}"
+        # of the event, as udev's: what the rules do to the driver is not seen in it
+        driver, properties = self.driver(address) or "", dict[str, str]()
+        database = self.udev_database.setdefault(address, {})
         for rule in self._udev_rules():
-            judged = {"ACTION": "add", "SUBSYSTEM": "pci", "KERNEL": address,
+            judged = {"ACTION": "add", "SUBSYSTEM": "pci", "KERNEL": address, "DRIVER": driver,
                       "ATTR{vendor}": self.read(f"{base}/vendor").strip(),
-                      "ATTR{device}": self.read(f"{base}/device").strip()}
-            if any(operator == "==" and judged.get(key) != value for key, operator, value in rule):
+                      "ATTR{device}": self.read(f"{base}/device").strip(),
+                      **{f"ENV{{{key}}}": value for key, value in properties.items()}}
+            conditions = [(judged.get(key, ""), operator == "==", value) for key, operator, value in rule
+                          if operator in ("==", "!=")]
+            if any((fnmatch.fnmatchcase(found, value)) != equal for found, equal, value in conditions):
                 continue
-            for key, _operator, value in [token for token in rule if token[1] != "=="]:
+            for key, _operator, value in [token for token in rule if token[1] not in ("==", "!=")]:
                 if key == "ATTR{driver_override}":
                     self.write_sysfs(f"{base}/driver_override", value)
+                elif key == "IMPORT{db}" and value in database:
+                    properties[value] = database[value]
+                elif key.startswith("ENV{"):
+                    properties[key[4:-1]] = value
+                elif key == "ATTR{driver/unbind}":
+                    self.write_sysfs(f"{base}/driver/unbind", value)
                 elif key == "ATTR{subsystem/drivers_probe}":
                     self.write_sysfs("/sys/bus/pci/drivers_probe", value)
                 elif key == "RUN{builtin}":
                     self.load(value.split()[-1])
                     self._probe(address)  # a driver that registers takes what has its name as override
+        database.update(properties)
 
     def run(self, argv: Sequence[str], timeout: float = 60, ok: Sequence[int] = (0,),
             cwd: Optional[str] = None) -> CommandResult:

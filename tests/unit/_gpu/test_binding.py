@@ -57,12 +57,17 @@ def test_grace_hopper_is_bound_and_stays_bound(tmp_path: Path) -> None:
 def test_rule_is_for_this_function_and_in_the_order_that_no_race_breaks(tmp_path: Path) -> None:
     host = grace_hopper(tmp_path)
     bind_gpus(host, options(GPU))
-    comment, rule = host.read(rule_path(GPU)).splitlines()
+    comment, *rules = host.read(rule_path(GPU)).splitlines()
     assert comment.startswith("#")
-    assert rule.split(", ") == [
-        'ACTION=="add"', 'SUBSYSTEM=="pci"', f'KERNEL=="{GPU}"', 'ATTR{vendor}=="0x10de"', 'ATTR{device}=="0x2342"',
-        f'ATTR{{driver_override}}="{VARIANT}"', f'ATTR{{subsystem/drivers_probe}}="{GPU}"',
-        f'RUN{{builtin}}+="kmod load {VARIANT}"']
+    match = ['ACTION=="add"', 'SUBSYSTEM=="pci"', f'KERNEL=="{GPU}"', 'ATTR{vendor}=="0x10de"',
+             'ATTR{device}=="0x2342"']
+    assert [rule.split(", ") for rule in rules] == [
+        [*match, 'IMPORT{db}="NVGRACE_PASSTHROUGH_DRIVER"'],
+        [*match, f'ATTR{{driver_override}}="{VARIANT}"'],
+        [*match, 'ENV{NVGRACE_PASSTHROUGH_DRIVER}!="?*"', 'DRIVER=="?*"', f'DRIVER!="{VARIANT}"',
+         f'ATTR{{driver/unbind}}="{GPU}"'],
+        [*match, f'ENV{{NVGRACE_PASSTHROUGH_DRIVER}}="{VARIANT}"', f'ATTR{{subsystem/drivers_probe}}="{GPU}"',
+         f'RUN{{builtin}}+="kmod load {VARIANT}"']]
     assert host.read(MODULES_LOAD).splitlines()[1:] == [VARIANT]
 
 
@@ -314,15 +319,60 @@ def test_a_gpu_that_was_added_later_is_left_alone_where_addresses_are_listed(tmp
     assert host.driver("0019:01:00.0") == VARIANT
 
 
-@pytest.mark.parametrize(("device", "driver"), [("2342", VARIANT), ("2941", None)])
-def test_a_card_that_is_put_in_again_is_bound_by_udev_and_another_card_is_not(tmp_path: Path, device: str,
-                                                                            driver: str | None) -> None:
+@pytest.mark.parametrize(("device", "taken_by", "driver"), [
+    ("2342", None, VARIANT),
+    ("2341", None, None),
+    ("2342", "nvidia", VARIANT),  # a driver that was loaded before takes it before udev hears of it
+    ("2342", VARIANT, VARIANT),
+    ("2341", "nvidia", "nvidia"),
+])
+def test_a_card_that_is_put_in_again_is_bound_by_udev_and_another_card_is_not(
+        tmp_path: Path, device: str, taken_by: str | None, driver: str | None) -> None:
     host = grace_hopper(tmp_path)
     bind_gpus(host, options(GPU))
     shutil.rmtree(host.base / "sys/bus/pci/devices" / GPU)
-    host.add_function(GPU, device=device, group=11)
+    host.add_function(GPU, device=device, group=11, driver=taken_by)
     host.hotplug(GPU)
     assert host.driver(GPU) == driver
+
+
+def test_a_driver_that_got_it_later_is_left_alone_by_udev(tmp_path: Path) -> None:
+    """Events can be made again at any time (udevadm trigger --action=add), also while the GPU is in use."""
+    host = grace_hopper(tmp_path)
+    bind_gpus(host, options(GPU))
+    host.hotplug(GPU)
+    host.load("nvidia")
+    host.write_sysfs(f"/sys/bus/pci/devices/{GPU}/driver/unbind", GPU)
+    host.write_sysfs(f"/sys/bus/pci/devices/{GPU}/driver_override", "nvidia")
+    host.write_sysfs("/sys/bus/pci/drivers_probe", GPU)
+    assert host.driver(GPU) == "nvidia"
+    host.hotplug(GPU)
+    assert host.driver(GPU) == "nvidia"
+
+
+def test_a_card_that_has_fallen_off_the_bus_is_refused(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    host.write(f"/sys/bus/pci/devices/{AUDIO}/config", b"\xff" * 4096)
+    before = host.manifest()
+    with pytest.raises(PassthroughError, match=f"{AUDIO} does not answer: .* all ones, .*nothing was changed"):
+        bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    assert host.manifest() == before
+
+
+@pytest.mark.parametrize("config", [b"\xff" * 4 + bytes(60), b"\xff" * 63 + b"\0", b"\xff" * 63, b""],
+                         ids=["virtual function", "last byte", "part of it", "not readable"])
+def test_a_card_that_answers_something_is_bound(tmp_path: Path, config: bytes) -> None:
+    host = grace_hopper(tmp_path)
+    host.write(f"/sys/bus/pci/devices/{GPU}/config", config)
+    bind_gpus(host, options(GPU))
+    assert host.driver(GPU) == VARIANT
+
+
+def test_a_bound_card_may_be_in_the_middle_of_a_reset(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    bind_gpus(host, options(GPU))
+    host.write(f"/sys/bus/pci/devices/{GPU}/config", b"\xff" * 64)
+    assert not bind_gpus(host, options(GPU))["changed"]
 
 
 def with_nvidia(root: Path, answer: str) -> FakeHost:

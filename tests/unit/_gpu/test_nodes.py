@@ -95,7 +95,7 @@ def test_the_rule_is_for_the_function_whatever_number_its_group_has(tmp_path: Pa
     host = host_with(tmp_path, True)
     bind_gpus(host, options(GPU, device_group="vfio"))
     rule = host.read(rule_path(GPU)).splitlines()
-    assert rule[2:] == [
+    assert rule[5:] == [
         f'SUBSYSTEM=="vfio", TEST=="/sys/kernel/iommu_groups/%k/devices/{GPU}", GROUP="vfio", MODE="0660"',
         f'SUBSYSTEM=="vfio-dev", KERNELS=="{GPU}", GROUP="vfio", MODE="0660"']
     # the function is taken out and put in again, and the kernel counts on: udev alone brings everything back
