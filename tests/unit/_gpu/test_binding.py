@@ -210,6 +210,16 @@ def test_refused_before_anything_is_changed(tmp_path: Path, break_host: Any, sen
     assert host.manifest() == before
 
 
+def test_without_an_iommu_the_first_gpu_is_named(tmp_path: Path) -> None:
+    host = grace_blackwell(tmp_path)
+    for address in host.listdir("/sys/bus/pci/devices"):
+        host.remove(f"/sys/bus/pci/devices/{address}/iommu_group")
+    shutil.rmtree(host.base / "sys/class/iommu")
+    shutil.rmtree(host.base / "sys/kernel/iommu_groups")
+    with pytest.raises(PassthroughError, match="^0008:01:00.0 is in no IOMMU group and this host has no IOMMU"):
+        bind_gpus(host, options("0008:01:00.0", "0009:01:00.0"))
+
+
 def test_waits_for_a_holder_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = grace_hopper(tmp_path)
     host.add_process(5, "dcgm", ["/dev/vfio/11"])

@@ -15,6 +15,7 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu import no
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import bind_gpus
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.giveback import release_gpus
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.persist import rule_path
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.record import load_records
 from ansible_collections.nvgrace.passthrough.tests.unit._gpu.fake_sysfs import (
     GROUPS,
     VARIANT,
@@ -159,6 +160,23 @@ def test_a_function_that_was_a_vfio_device_before_us_keeps_what_other_rules_say(
     release_gpus(host, options())
     assert host.manifest() == before
     assert host.owner_of("/dev/vfio/devices/vfio0") == (GROUPS["kvm"], 0o660)
+
+
+def test_nobody_takes_nodes_back_that_nobody_gave(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    host.with_udev()
+    host.add_function(GPU, group=11, driver=VARIANT)
+    bind_gpus(host, options(GPU))
+    assert not [action for action in release_gpus(host, options())["actions"] if "device nodes" in action]
+
+
+def test_the_nodes_of_a_card_that_was_taken_out_are_nobodys(tmp_path: Path) -> None:
+    host = host_with(tmp_path, True)
+    bind_gpus(host, options(GPU, device_group="vfio"))
+    shutil.rmtree(host.base / "sys/bus/pci/devices" / GPU)
+    result = release_gpus(host, options())
+    assert not [action for action in result["actions"] if "device nodes" in action]
+    assert load_records(host) == {}
 
 
 def test_a_card_with_two_functions_in_one_group(tmp_path: Path) -> None:
