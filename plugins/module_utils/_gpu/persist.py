@@ -36,15 +36,16 @@ def rule_content(identity: PciIdentity, driver: str, module: str, device_group: 
     """
     match = (f'ACTION=="add", SUBSYSTEM=="pci", KERNEL=="{identity.address}", ATTR{{vendor}}=="0x{identity.vendor}", '
              f'ATTR{{device}}=="0x{identity.device}"')
+    # every event writes udev's database anew
+    kept = f'ACTION!="remove", SUBSYSTEM=="pci", KERNEL=="{identity.address}", IMPORT{{db}}="{_SEEN}"\n'
     rules = (
-        f'IMPORT{{db}}="{_SEEN}"',
         f'ATTR{{driver_override}}="{driver}"',
         f'ENV{{{_SEEN}}}!="?*", DRIVER=="?*", DRIVER!="{driver}", ATTR{{driver/unbind}}="{identity.address}"',
         f'ENV{{{_SEEN}}}="{driver}", ATTR{{subsystem/drivers_probe}}="{identity.address}", '
         f'RUN{{builtin}}+="kmod load {module}"',
     )
     lines = "".join(f"{match}, {rule}\n" for rule in rules)
-    return f"{_HEADER}{lines}{rule_lines(identity.address, device_group)}".encode()
+    return f"{_HEADER}{kept}{lines}{rule_lines(identity.address, device_group)}".encode()
 
 
 def modules_load_content(modules: Iterable[str]) -> bytes:

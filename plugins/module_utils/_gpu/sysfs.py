@@ -15,7 +15,9 @@ from .model import Bar, PciFunction, PciIdentity
 
 DEVICES = "/sys/bus/pci/devices"
 DRIVERS = "/sys/bus/pci/drivers"
-_HEADER_SIZE = 64  # bytes: the standardized part of the config space
+# In bytes: the standardized part of the config space, and vendor and device id, revision and class in it.
+_HEADER_SIZE = 64
+_IDS, _CLASS = slice(0, 4), slice(8, 12)
 GROUPS = "/sys/kernel/iommu_groups"
 
 # Vendor and device id, base class, subclass and interface, which the kernel writes with upper-case digits.
@@ -82,11 +84,12 @@ def read_driver(host: Host, address: str) -> Optional[str]:
 
 def require_answer(host: Host, address: str) -> None:
     """Raises PassthroughError where the function has fallen off the bus: the kernel lists it with the ids that it once
-    read, and every byte of its config space reads as ones. A virtual function has ones for its ids only."""
+    read, and its config space reads as ones. A virtual function has ones for its ids, and a class all the same (PCIe,
+    single root I/O virtualization)."""
     header = (host.read_bytes(device_path(address, "config")) or b"")[:_HEADER_SIZE]
-    if len(header) == _HEADER_SIZE and header.count(0xFF) == _HEADER_SIZE:
-        raise PassthroughError(f"{address} does not answer: its config space reads as all ones, so it has fallen off "
-                               "the bus or has no power. Look at the kernel log, and reset or reseat it; nothing was "
+    if len(header) == _HEADER_SIZE and {*header[_IDS], *header[_CLASS]} == {0xFF}:
+        raise PassthroughError(f"{address} does not answer: its config space reads as ones, so it has fallen off the "
+                               "bus or has no power. Look at the kernel log, and reset or reseat it; nothing was "
                                "changed.")
 
 

@@ -62,7 +62,7 @@ def test_rule_is_for_this_function_and_in_the_order_that_no_race_breaks(tmp_path
     match = ['ACTION=="add"', 'SUBSYSTEM=="pci"', f'KERNEL=="{GPU}"', 'ATTR{vendor}=="0x10de"',
              'ATTR{device}=="0x2342"']
     assert [rule.split(", ") for rule in rules] == [
-        [*match, 'IMPORT{db}="NVGRACE_PASSTHROUGH_DRIVER"'],
+        ['ACTION!="remove"', *match[1:3], 'IMPORT{db}="NVGRACE_PASSTHROUGH_DRIVER"'],
         [*match, f'ATTR{{driver_override}}="{VARIANT}"'],
         [*match, 'ENV{NVGRACE_PASSTHROUGH_DRIVER}!="?*"', 'DRIVER=="?*"', f'DRIVER!="{VARIANT}"',
          f'ATTR{{driver/unbind}}="{GPU}"'],
@@ -360,17 +360,20 @@ def test_a_driver_that_got_it_later_is_left_alone_by_udev(tmp_path: Path) -> Non
     assert host.driver(GPU) == "nvidia"
 
 
-def test_a_card_that_has_fallen_off_the_bus_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [b"\xff" * 4096, b"\xff" * 4 + bytes(4) + b"\xff" * 4 + bytes(52)],
+                         ids=["all of it", "what no bridge or emulator answers for it"])
+def test_a_card_that_has_fallen_off_the_bus_is_refused(tmp_path: Path, config: bytes) -> None:
     host = x86_card(tmp_path)
-    host.write(f"/sys/bus/pci/devices/{AUDIO}/config", b"\xff" * 4096)
+    host.write(f"/sys/bus/pci/devices/{AUDIO}/config", config)
     before = host.manifest()
-    with pytest.raises(PassthroughError, match=f"{AUDIO} does not answer: .* all ones, .*nothing was changed"):
+    with pytest.raises(PassthroughError, match=f"{AUDIO} does not answer: .* as ones, .*nothing was changed"):
         bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
     assert host.manifest() == before
 
 
-@pytest.mark.parametrize("config", [b"\xff" * 4 + bytes(60), b"\xff" * 63 + b"\0", b"\xff" * 63, b""],
-                         ids=["virtual function", "last byte", "part of it", "not readable"])
+@pytest.mark.parametrize("config", [
+    b"\xff" * 4 + bytes(60), b"\xff" * 11 + b"\x03" + b"\xff" * 52, b"\xde\x10" + b"\xff" * 62, b"\xff" * 63, b""],
+    ids=["virtual function", "class", "vendor", "part of it", "not readable"])
 def test_a_card_that_answers_something_is_bound(tmp_path: Path, config: bytes) -> None:
     host = grace_hopper(tmp_path)
     host.write(f"/sys/bus/pci/devices/{GPU}/config", config)
