@@ -165,4 +165,4 @@ def _apply_or_roll_back(host: Host, plan: Plan, items: Sequence[BindItem], share
             text = f"{error.message} Not everything could be put back: {' '.join(remains)}"
         else:
             text = f"{error.message} All functions have their previous drivers again."
-        raise PassthroughError(text, **{**error.details, "remains": remains}) from error
+        raise PassthroughError(text, **{**error.details, "remains": remains, "changed": bool(remains)}) from error
