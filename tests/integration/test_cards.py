@@ -110,6 +110,14 @@ def test_a_card_that_comes_back_is_bound_by_its_rules(host: EmulatedHost, way: s
     assert not host.module("gpu_driver", {**BOTH, "device_group": OWNER})["changed"]
 
 
+def test_a_reboot_binds_it(host: EmulatedHost) -> None:
+    assert not host.module("gpu_driver", {**BOTH, "device_group": OWNER})["failed"]
+    subprocess.run([LAB, "reboot", NAME], check=True)
+    wait_for_functions(host)
+    assert drivers(host) == ["vfio-pci", "vfio-pci"]
+    assert nodes(host) == [f"root:{OWNER} 660"] * 2
+
+
 def test_a_card_that_is_not_there_is_given_back_all_the_same(host: EmulatedHost) -> None:
     assert not host.module("gpu_driver", BOTH)["failed"]
     gpu("vanish")
