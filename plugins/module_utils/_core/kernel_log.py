@@ -44,11 +44,12 @@ class KernelLog:
         if self._fd is not None:
             os.close(self._fd)
 
-    def reason(self, words: str = "") -> Optional[str]:
+    def reason(self, words: str = "", driver: str = "") -> Optional[str]:
         """The last messages with these words, without the names of driver and device, as one text; None where there are
-        none."""
+        none. With ``driver`` those of that driver alone, as sysfs names it: an earlier one may have said something."""
+        begins = f"{driver} " if driver else ""
         found = [text.partition(self._name)[2].strip() for level, text in self._records()
-                 if level <= _WARNING and self._name in f" {text}" and words in text]
+                 if level <= _WARNING and self._name in f" {text}" and words in text and text.startswith(begins)]
         return "; ".join(found[-_SHOWN:])[:_LONGEST] or None
 
     def _records(self) -> list[tuple[int, str]]:

@@ -102,7 +102,7 @@ class Look:
 
     def _expectation(self, gpu: SelectedGpu, function: PciFunction, driver: DriverFacts) -> Expectation:
         with KernelLog(self.host, gpu.address, all_kept=True) as log:
-            kernel_says = log.reason("acting as plain vfio-pci")
+            kernel_says = log.reason("acting as plain vfio-pci", driver.name or "")
         return Expectation(
             driver=driver, bars=function.bars, layout=self.layout, mig_bug=self._mig_bug(gpu.address),
             product=gpu.product, expected_memory=gpu.expected_memory, page_size=mmap.PAGESIZE,

@@ -46,6 +46,15 @@ def test_what_the_kernel_keeps(tmp_path: Path) -> None:
         assert kernel.reason("said") == "said before"
 
 
+@pytest.mark.parametrize(("driver", "reason"), [("", "ours; theirs"), ("first", "ours"), ("first_too", "theirs"),
+                                                ("fir", None)])
+def test_what_another_driver_said(tmp_path: Path, driver: str, reason: Optional[str]) -> None:
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "kmsg").write_text(f"4,401,2000,-;first {GPU}: ours\n4,402,2001,-;first_too {GPU}: theirs\n")
+    with KernelLog(Host(str(tmp_path)), GPU, all_kept=True) as kernel:
+        assert kernel.reason(driver=driver) == reason
+
+
 def test_a_log_that_cannot_be_read_has_no_reason(tmp_path: Path) -> None:
     with KernelLog(Host(str(tmp_path)), GPU) as kernel:
         assert kernel.reason() is None
