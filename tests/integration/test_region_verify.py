@@ -139,7 +139,9 @@ def test_gh200(hopper: Lab, which: Driver, options: str, layout: str, who: str,
     assert (device["layout"], device["implementation"], device["api"]) == (layout, who, "group")
     assert emulated(device) == regions
     # The kernel's own has no MODULE_VERSION, and so no srcversion.
-    srcversion = hopper.kernel.do(f"cat /sys/module/{which.module}/srcversion || true").strip()
+    path = f"/sys/module/{which.module}/srcversion"
+    srcversion = hopper.kernel.do(f"test ! -e {path} || cat {path}").strip()
+    assert bool(srcversion) == (which is not MAINLINE)
     assert (device["srcversion"] or "") == srcversion
     noted = " ".join(device["notes"])
     assert ("config read that spans several" in noted, "cuts a read" in noted) == ((True, True) if who == "kernel"

@@ -15,14 +15,14 @@ from .model import Bar, PciFunction, PciIdentity
 
 DEVICES = "/sys/bus/pci/devices"
 DRIVERS = "/sys/bus/pci/drivers"
-# In bytes: the standardized part of the config space, and vendor and device id, revision and class in it.
-_HEADER_SIZE = 64
-_IDS, _CLASS = slice(0, 4), slice(8, 12)
 GROUPS = "/sys/kernel/iommu_groups"
 
 # Vendor and device id, base class, subclass and interface, which the kernel writes with upper-case digits.
 _MODALIAS = re.compile(r"pci:v0000([0-9A-F]{4})d0000([0-9A-F]{4})\S*bc([0-9A-F]{2})sc([0-9A-F]{2})i([0-9A-F]{2})")
 _STANDARD_BARS = 6
+# In bytes: the standardized part of the config space, and vendor and device id, revision and class in it.
+_HEADER_SIZE = 64
+_IDS, _CLASS = slice(0, 4), slice(8, 12)
 _EXTENDED_CAPABILITIES = 0x100
 _DVSEC = 0x23
 

@@ -331,10 +331,10 @@ def test_a_gpu_that_was_added_later_is_left_alone_where_addresses_are_listed(tmp
 
 @pytest.mark.parametrize(("device", "taken_by", "driver"), [
     ("2342", None, VARIANT),
-    ("2341", None, None),
+    ("2941", None, None),
     ("2342", "nvidia", VARIANT),  # a driver that was loaded before takes it before udev hears of it
     ("2342", VARIANT, VARIANT),
-    ("2341", "nvidia", "nvidia"),
+    ("2941", "nvidia", "nvidia"),
 ])
 def test_a_card_that_is_put_in_again_is_bound_by_udev_and_another_card_is_not(
         tmp_path: Path, device: str, taken_by: str | None, driver: str | None) -> None:
