@@ -100,6 +100,14 @@ options:
         type: str
         choices: [auto, none]
         default: auto
+      cmdqv:
+        description:
+          - >-
+            Gives the guest command queues of the Grace SMMU (vCMDQ), so that it invalidates its TLBs without leaving
+            the guest.
+          - Needs the profile V(native), QEMU 11.1 and O(vm.hugepages).
+        type: bool
+        default: false
       disks:
         description: Disks, all virtio.
         type: list

@@ -184,8 +184,8 @@ host:
       description: What domain XML can express here, from libvirt's own schema.
       type: dict
       returned: success
-      sample: {"ras": true, "clusters": true, "iommu_driver_accel": false, "acpi_nodeset": false, "iommufd": false,
-               "pcihole64_virt": false}
+      sample: {"ras": true, "clusters": true, "iommu_driver_accel": false, "iommu_driver_cmdqv": false,
+               "acpi_nodeset": false, "iommufd": false, "pcihole64_virt": false}
     qemu:
       description: The emulator of the host's own architecture.
       type: dict
@@ -196,7 +196,8 @@ host:
       type: dict
       returned: success
       sample: {"highmem_mmio_size": true, "acpi_generic_initiator": true, "arm_smmuv3_device": false,
-               "arm_smmuv3_accel": false, "iommufd": true, "pasid_fork": false, "egm_fork": false}
+               "arm_smmuv3_accel": false, "arm_smmuv3_cmdqv": false, "iommufd": true, "pasid_fork": false,
+               "egm_fork": false}
     firmware:
       description: Whether the host was booted by UEFI, and the UEFI images for its guests in the order of preference.
       type: dict

@@ -65,6 +65,7 @@ class VmRequest:
     serial_log: str
     extra_xml: str
     generic_initiators: bool
+    cmdqv: bool
 
 
 # What the host offers --------------------------------------------------------------------------------------------
@@ -208,9 +209,11 @@ class Hostdev:
 
 @dataclass(frozen=True)
 class Smmu:
-    """An accelerated SMMUv3 on the expander bus with this controller index."""
+    """An accelerated SMMUv3 on the expander bus with this controller index; ``cmdqv`` gives the guest command queues of
+    the hardware, None leaves that to QEMU."""
 
     pci_bus: int
+    cmdqv: Optional[bool] = None
 
 
 @dataclass(frozen=True)

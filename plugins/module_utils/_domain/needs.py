@@ -30,6 +30,11 @@ NEEDS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "x86": (),
 }
+# The same for what a VM of the native profile can have beside it
+NEEDS_OF_CMDQV = (
+    ("libvirt_iommu_driver_cmdqv", "libvirt 12.7 or later (cmdqv in its schema)"),
+    ("qemu_arm_smmuv3_cmdqv", "QEMU 11.1 or later (arm-smmuv3 with cmdqv)"),
+)
 GRACE_ORDER = ("native", "no-accel", "compat")
 
 # libvirt before 9.7 does not take a device that is bound to a variant driver and not managed by it

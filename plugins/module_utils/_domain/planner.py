@@ -117,7 +117,7 @@ def _assemble(request: VmRequest, host: HostView, gpus: tuple[Gpu, ...], profile
         disks=tuple(_disk(disk, next(places)) for disk in request.disks),
         interfaces=tuple(_interface(network, request, next(places)) for network in request.networks),
         hostdevs=_hostdevs(pci, numa, profile),
-        smmus=tuple(Smmu(expander.index) for expander in pci.expanders) if profile.accel else (),
+        smmus=tuple(Smmu(expander.index, profile.cmdqv) for expander in pci.expanders) if profile.accel else (),
         channel_address=next(places), rng_address=next(places),
         qemu_args=_arguments(numa, None if profile.window_by_libvirt else window, by_libvirt),
         overrides=pci.overrides,

@@ -16,7 +16,7 @@ from typing import Optional
 
 from .._core.errors import PassthroughError
 from .model import Feature, HostView, VmRequest
-from .needs import ARCH_OF_PROFILE, GRACE_ORDER, NEEDS, OLDEST_LIBVIRT
+from .needs import ARCH_OF_PROFILE, GRACE_ORDER, NEEDS, NEEDS_OF_CMDQV, OLDEST_LIBVIRT
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Profile:
     initiators_by_libvirt: bool
     window_by_libvirt: bool
     ras: bool
+    cmdqv: Optional[bool]
     features: tuple[Feature, ...]
 
 
@@ -47,7 +48,9 @@ def choose_profile(request: VmRequest, host: HostView) -> Profile:
                                    f"{host.qemu or 'none'}.")
     elif request.virt_type == "qemu" and name == "native":
         raise PassthroughError(f"VM {request.name}: the native profile needs type kvm.")
-    return _profile(name, host)
+    if request.cmdqv:
+        _check_cmdqv(request, host, name)
+    return _profile(name, host, _cmdqv(request, host))
 
 
 def version_tuple(text: str) -> Optional[tuple[int, ...]]:
@@ -83,6 +86,23 @@ def _missing(name: str, host: HostView, request: VmRequest) -> list[str]:
     return missing
 
 
+def _check_cmdqv(request: VmRequest, host: HostView, name: str) -> None:
+    if name != "native":
+        raise PassthroughError(f"VM {request.name} asks for cmdqv, which only the profile native has; here it would "
+                               f"have the profile {name}.")
+    missing = [remedy for feature, remedy in NEEDS_OF_CMDQV if host.known and not host.has(feature)]
+    if missing:
+        raise PassthroughError(f"VM {request.name} asks for cmdqv, which needs {' and '.join(missing)}; found libvirt "
+                               f"{host.libvirt or 'none'} and QEMU {host.qemu or 'none'}.")
+
+
+def _cmdqv(request: VmRequest, host: HostView) -> Optional[bool]:
+    """QEMU's own choice is to use the queues where it can, also for a guest whose memory is not contiguous: said to be
+    off where it can be said."""
+    known = host.has(*(feature for feature, _remedy in NEEDS_OF_CMDQV))
+    return True if request.cmdqv else False if known else None
+
+
 def _check_arch(request: VmRequest, host: HostView, name: str) -> None:
     if host.arch != ARCH_OF_PROFILE[name]:
         raise PassthroughError(f"VM {request.name} asks for the profile {name}, which is for {ARCH_OF_PROFILE[name]}; "
@@ -96,12 +116,12 @@ def _check_libvirt(host: HostView) -> None:
                                "variant driver; install libvirt 9.7 or later.")
 
 
-def _profile(name: str, host: HostView) -> Profile:
+def _profile(name: str, host: HostView, cmdqv: Optional[bool]) -> Profile:
     by_libvirt = name in ("native", "no-accel")
     iommufd = name == "native" or (name == "no-accel" and host.has("libvirt_iommufd", "qemu_iommufd", "host_iommufd"))
     # without facts only what every libvirt of the profile has
     ras = ARCH_OF_PROFILE[name] == "aarch64" and (host.has("libvirt_ras") if host.known else by_libvirt)
-    return Profile(name, ARCH_OF_PROFILE[name], name == "native", iommufd, by_libvirt, by_libvirt, ras,
+    return Profile(name, ARCH_OF_PROFILE[name], name == "native", iommufd, by_libvirt, by_libvirt, ras, cmdqv,
                    _features(name, host, iommufd, ras))
 
 

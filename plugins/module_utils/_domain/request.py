@@ -69,6 +69,7 @@ def parse_vm(vm: dict[str, Any]) -> VmRequest:
         serial_log=_path(name, vm, "serial_log"),
         extra_xml=_extra_xml(name, vm.get("extra_xml") or ""),
         generic_initiators=_choice(name, vm, "generic_initiators", ("auto", "none")) == "auto",
+        cmdqv=_cmdqv(name, vm.get("cmdqv"), bool(hugepages)),
     )
 
 
@@ -116,6 +117,16 @@ def _memory(name: str, value: Any) -> int:
         raise PassthroughError(f"memory of VM {name} is {memory} bytes: give a multiple of 1 MiB from 128 MiB to "
                                "16 TiB.")
     return memory
+
+
+def _cmdqv(name: str, value: Any, hugepages: bool) -> bool:
+    """The queues are read by the hardware by physical address, so that normal pages are not enough."""
+    if value is not None and not isinstance(value, bool):
+        raise PassthroughError(f"cmdqv of VM {name} is {value!r}: give true or false.")
+    if value and not hugepages:
+        raise PassthroughError(f"VM {name} asks for cmdqv without hugepages: the hardware's command queues need memory "
+                               "that is contiguous.")
+    return bool(value)
 
 
 def _gpus(name: str, value: Any) -> tuple[tuple[str, ...], int]:

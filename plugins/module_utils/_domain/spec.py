@@ -36,6 +36,7 @@ _VM: dict[str, Any] = {
     "pinning": {"type": "str", "choices": ["auto", "none"], "default": "auto"},
     "host_nodes": {"type": "list", "elements": "int"},
     "generic_initiators": {"type": "str", "choices": ["auto", "none"], "default": "auto"},
+    "cmdqv": {"type": "bool", "default": False},
     "disks": {"type": "list", "elements": "dict", "options": _DISK},
     "networks": {"type": "list", "elements": "dict", "options": _NETWORK},
     "firmware": {"type": "dict", "options": _FIRMWARE},

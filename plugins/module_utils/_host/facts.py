@@ -140,6 +140,7 @@ class LibvirtFeatures:
     ras: bool
     clusters: bool
     iommu_driver_accel: bool
+    iommu_driver_cmdqv: bool
     acpi_nodeset: bool
     iommufd: bool
     pcihole64_virt: bool
@@ -153,6 +154,7 @@ class QemuFeatures:
     acpi_generic_initiator: bool
     arm_smmuv3_device: bool
     arm_smmuv3_accel: bool
+    arm_smmuv3_cmdqv: bool
     iommufd: bool
     pasid_fork: bool
     egm_fork: bool

@@ -124,6 +124,7 @@ def read_libvirt_features(host: Host, version: Optional[str]) -> LibvirtFeatures
         ras='<element name="ras">' in domain,
         clusters='<attribute name="clusters">' in cpu,
         iommu_driver_accel='name="ssidsize"' in domain,
+        iommu_driver_cmdqv='name="cmdqv"' in domain,
         # "nodeset" has always been an attribute of other elements.
         acpi_nodeset=number >= (11, 8),
         iommufd='name="iommufd"' in domain,
@@ -164,6 +165,7 @@ def probe_qemu(host: Host, machine: str) -> tuple[Program, Optional[QemuFeatures
         acpi_generic_initiator="acpi-generic-initiator" in objects,
         arm_smmuv3_device="primary-bus" in smmu,
         arm_smmuv3_accel="accel" in smmu,
+        arm_smmuv3_cmdqv="cmdqv" in smmu,
         iommufd="iommufd" in objects,
         pasid_fork="pasid" in smmu,
         egm_fork="acpi-egm-memory" in objects,

@@ -12,8 +12,9 @@ MIB = 1 << 20
 
 COMPAT_QEMU = {"highmem_mmio_size": True, "acpi_generic_initiator": True, "iommufd": True}
 NO_ACCEL_LIBVIRT = {"ras": True, "clusters": True, "acpi_nodeset": True, "pcihole64_virt": True}
-NATIVE_LIBVIRT = {**NO_ACCEL_LIBVIRT, "iommufd": True, "iommu_driver_accel": True}
-NATIVE_QEMU = {**COMPAT_QEMU, "arm_smmuv3_device": True, "arm_smmuv3_accel": True}
+NATIVE_LIBVIRT = {**NO_ACCEL_LIBVIRT, "iommufd": True, "iommu_driver_accel": True, "iommu_driver_cmdqv": True}
+NATIVE_QEMU = {**COMPAT_QEMU, "arm_smmuv3_device": True, "arm_smmuv3_accel": True,
+               "arm_smmuv3_cmdqv": True}
 
 AAVMF = [
     {"path": "/usr/share/AAVMF/AAVMF_CODE.ms.fd", "vars": "/usr/share/AAVMF/AAVMF_VARS.ms.fd", "secure_boot": True},
@@ -69,8 +70,9 @@ def native_host(sockets: int = 1, gpus_per_socket: int = 1) -> dict[str, Any]:
     return grace_host(sockets, gpus_per_socket, "12.8.0", "11.1.2", NATIVE_LIBVIRT, NATIVE_QEMU, iommufd=True)
 
 
-def no_accel_host(sockets: int = 1, gpus_per_socket: int = 1) -> dict[str, Any]:
-    return grace_host(sockets, gpus_per_socket, "12.0.0", "10.2.1", NO_ACCEL_LIBVIRT, COMPAT_QEMU)
+def no_accel_host(sockets: int = 1, gpus_per_socket: int = 1, iommufd: bool = False) -> dict[str, Any]:
+    return grace_host(sockets, gpus_per_socket, "12.0.0", "10.2.1", {**NO_ACCEL_LIBVIRT, "iommufd": iommufd},
+                      COMPAT_QEMU, iommufd)
 
 
 def x86_host() -> dict[str, Any]:
@@ -111,6 +113,13 @@ def x86_card(address: str = "0000:41:00") -> dict[str, Any]:
                               {"address": f"{address}.1", "kind": "audio"}],
             "bars": [{"index": 0, "size": 16 * MIB, "bits64": False}, {"index": 1, "size": 32 * GIB, "bits64": True},
                      {"index": 3, "size": 32 * MIB, "bits64": True}]}
+
+
+def h100(address: str, node: int) -> dict[str, Any]:
+    return {**x86_card(address.rpartition(".")[0]), "address": address, "device": "2330", "product": "H100 SXM5 80GB",
+            "numa_node": node, "group_members": [{"address": address, "kind": "gpu"}],
+            "bars": [{"index": 0, "size": 16 * MIB, "bits64": True}, {"index": 2, "size": 128 * GIB, "bits64": True},
+                     {"index": 4, "size": 32 * MIB, "bits64": True}]}
 
 
 def regions(address: str, bars: dict[int, int]) -> dict[str, Any]:
@@ -156,6 +165,29 @@ CASES: dict[str, Callable[[], Case]] = {
     "gb300-4gpu-native": lambda: {
         "vm": vm(gpus=4, vcpus=128, memory="512GiB", autostart=True),
         "host": native_host(2, 2), "gpus": blackwell_gpus("31c2", 4), "regions": []},
+    "gh200-native-cmdqv": lambda: {
+        "vm": vm(hugepages="512M", cmdqv=True),
+        "host": native_host(), "gpus": [gh200()], "regions": [gh200_regions()]},
+    "gh200-2gpu-compat": lambda: {
+        "vm": vm(gpus=2, vcpus=128, memory="512GiB", hugepages="2M"),
+        "host": grace_host(2, 1), "gpus": [gh200("0009:01:00.0", 0, 2), gh200("0019:01:00.0", 1, 10)],
+        "regions": [gh200_regions(), gh200_regions("0019:01:00.0")]},
+    "gb200-1gpu-no-accel-iommufd": lambda: {
+        "vm": vm(gpus=["0009:06:00.0"], networks=[{"network": "default"}]),
+        "host": no_accel_host(2, 2, iommufd=True), "gpus": blackwell_gpus("2941", 4), "regions": []},
+    "gb200-2gpu-native-remote-node": lambda: {
+        "vm": vm(gpus=["0008:06:00.0", "0018:06:00.0"], host_nodes=[1]),
+        "host": native_host(2, 2), "gpus": blackwell_gpus("2941", 4), "regions": []},
+    "gb300-4gpu-compat": lambda: {
+        "vm": vm(gpus=4, vcpus=128, memory="512GiB"),
+        "host": grace_host(2, 2), "gpus": blackwell_gpus("31c2", 4), "regions": []},
+    "x86-2gpu": lambda: {
+        "vm": vm(vcpus=32, memory="128GiB", gpus=2, disks=[{"path": "/dev/vg/x86"}]),
+        "host": x86_host(), "gpus": [h100("0000:41:00.0", 0), h100("0000:c1:00.0", 1)], "regions": []},
+    "x86-8gpu": lambda: {
+        "vm": vm(vcpus=48, memory="256GiB", gpus=8, networks=[{"bridge": "br0"}]),
+        "host": x86_host(), "gpus": [h100(f"0000:{bus:02x}:00.0", bus // 0x80) for bus in range(0x11, 0xf2, 0x20)],
+        "regions": []},
     "x86-1gpu": lambda: {
         "vm": vm(vcpus=16, memory="128GiB", hugepages="1G", disks=[{"path": "/img/x86.img"}],
                  networks=[{"network": "default"}]),

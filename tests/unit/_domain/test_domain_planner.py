@@ -117,6 +117,33 @@ def test_iommufd_by_device_where_everything_has_it() -> None:
     assert not grace_plan(host).hostdevs[0].iommufd
 
 
+def without(host: dict[str, Any], section: str, feature: str) -> dict[str, Any]:
+    return {**host, section: {**host[section], feature: False}}
+
+
+def test_command_queues_are_on_off_or_left_to_qemu() -> None:
+    def queues(host: dict[str, Any], **changes: Any) -> list[bool | None]:
+        return [smmu.cmdqv for smmu in grace_plan(host, **changes).smmus]
+
+    assert queues(native_host(), cmdqv=True, hugepages="512M") == [True]
+    assert queues(native_host()) == [False]
+    assert queues(without(native_host(), "qemu_features", "arm_smmuv3_cmdqv")) == [None]
+    assert queues(grace_host()) == []
+    assert plan_domain(vm(profile="native", cmdqv=True, hugepages="2M"), None, [gh200()], []).smmus[0].cmdqv
+
+
+@pytest.mark.parametrize(("host", "changes", "message"), [
+    (native_host(), {"hugepages": None}, "asks for cmdqv without hugepages"),
+    (grace_host(), {}, "only the profile native has; here it would have the profile compat"),
+    (without(native_host(), "qemu_features", "arm_smmuv3_cmdqv"), {}, "needs QEMU 11.1 or later"),
+    (without(native_host(), "libvirt_features", "iommu_driver_cmdqv"), {}, "needs libvirt 12.7 or later"),
+    (native_host(), {"cmdqv": "maybe"}, "cmdqv of VM gpu-vm is 'maybe': give true or false"),
+])
+def test_command_queues_are_refused(host: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(PassthroughError, match=message):
+        grace_plan(host, **{"cmdqv": True, "hugepages": "512M", **changes})
+
+
 # Sizes -----------------------------------------------------------------------------------------------------------
 
 def predicted(source: str, bar: int) -> list[dict[str, Any]]:

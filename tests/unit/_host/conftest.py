@@ -105,8 +105,8 @@ def facts(grace: Tree) -> Any:
         found,
         kvm=replace(found.kvm, present=True, cacheable_pfnmap=True, reason=None),
         iommu=replace(found.iommu, iommufd=True, cdev=True), coherent_gpus=1,
-        libvirt_features=LibvirtFeatures(True, True, True, True, True, True),
-        qemu_features=QemuFeatures(True, True, True, True, True, False, False),
+        libvirt_features=LibvirtFeatures(True, True, True, True, True, True, True),
+        qemu_features=QemuFeatures(True, True, True, True, True, True, False, False),
         libvirt=replace(found.libvirt, present=True, version="11.3.0", daemon_running=True, uri_ok=True, reason=None),
         qemu=replace(found.qemu, present=True, version="10.0.13", path="/usr/bin/qemu-system-aarch64"),
         dkms=replace(found.dkms, present=True), compiler=replace(found.compiler, present=True))

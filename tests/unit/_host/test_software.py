@@ -15,6 +15,7 @@ OBJECTS = ("acpi-generic-initiator", "iommufd", "memory-backend-ram")
 FORK = ("acpi-egm-memory", "acpi-generic-initiator")
 BOARD = ("highmem-mmio", "highmem-mmio-size")
 SMMU = ("accel", "ssidsize", "primary-bus")
+NEWER_SMMU = (*SMMU, "cmdqv")
 FORK_SMMU = ("accel", "pasid", "primary-bus")
 
 
@@ -101,19 +102,20 @@ def test_libvirt_that_hangs(tree, monkeypatch):
 
 
 @pytest.mark.parametrize(("version", "domain", "cpu", "expected"), [
-    ("9.0.0", "", "", (False, False, False, False, False, False)),
-    ("11.3.0", '<element name="ras">', '<attribute name="clusters">', (True, True, False, False, False, False)),
-    ("11.8.0", "", "", (False, False, False, True, False, True)),
+    ("9.0.0", "", "", (False, False, False, False, False, False, False)),
+    ("11.3.0", '<element name="ras">', '<attribute name="clusters">', (True, True, False, False, False, False, False)),
+    ("11.8.0", "", "", (False, False, False, False, True, False, True)),
     ("12.8.0", '<element name="ras"><attribute name="iommufd"><attribute name="ssidsize">', "",
-     (True, False, True, True, True, True)),
-    (None, "", "", (False, False, False, False, False, False)),
+     (True, False, True, False, True, True, True)),
+    ("12.8.0", '<attribute name="cmdqv">', "", (False, False, False, True, True, False, True)),
+    (None, "", "", (False, False, False, False, False, False, False)),
 ])
 def test_libvirt_features(tree, version, domain, cpu, expected):
     tree.write("/usr/share/libvirt/schemas/domaincommon.rng", domain)
     tree.write("/usr/share/libvirt/schemas/cputypes.rng", cpu)
     found = software.read_libvirt_features(tree.host, version)
-    assert (found.ras, found.clusters, found.iommu_driver_accel, found.acpi_nodeset, found.iommufd,
-            found.pcihole64_virt) == expected
+    assert (found.ras, found.clusters, found.iommu_driver_accel, found.iommu_driver_cmdqv, found.acpi_nodeset,
+            found.iommufd, found.pcihole64_virt) == expected
 
 
 def test_qemu_of_the_hosts_own_architecture(tree):
@@ -133,6 +135,8 @@ def test_qemu_elsewhere_or_missing(tree):
     ("8.2.2", ((), ("highmem-mmio",), None), set()),
     ("11.1.2", (OBJECTS, BOARD, SMMU), {"highmem_mmio_size", "acpi_generic_initiator", "iommufd",
                                         "arm_smmuv3_device", "arm_smmuv3_accel"}),
+    ("11.1.2", (OBJECTS, BOARD, NEWER_SMMU), {"highmem_mmio_size", "acpi_generic_initiator", "iommufd",
+                                              "arm_smmuv3_device", "arm_smmuv3_accel", "arm_smmuv3_cmdqv"}),
     ("10.1.0", (FORK, BOARD, FORK_SMMU), {"highmem_mmio_size", "acpi_generic_initiator", "egm_fork",
                                           "arm_smmuv3_device", "arm_smmuv3_accel", "pasid_fork"}),
     ("11.1.2", (OBJECTS, None, None), {"acpi_generic_initiator", "iommufd"}),
