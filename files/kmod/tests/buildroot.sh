@@ -62,15 +62,6 @@ make_root() { # DIR
 			<"$tests/root-headers.sh"
 }
 
-install_mmdebstrap() {
-	command -v apt-get >/dev/null ||
-		fail "mmdebstrap is missing and no apt-get here: install it by hand"
-	progress "installing mmdebstrap on this machine"
-	{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y \
-		--no-install-recommends mmdebstrap debian-archive-keyring; } >/dev/null ||
-		fail "mmdebstrap could not be installed, see above"
-}
-
 [ "$(id -u)" -eq 0 ] || fail "this needs root, to make a Debian root and enter it"
 [ "$(uname -m)" = x86_64 ] || fail "this cross-builds on amd64 only, not on $(uname -m)"
 command -v mmdebstrap >/dev/null || install_mmdebstrap

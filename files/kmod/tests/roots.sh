@@ -40,6 +40,15 @@ mirror() {
 	fi
 }
 
+install_mmdebstrap() {
+	command -v apt-get >/dev/null ||
+		fail "mmdebstrap is missing and no apt-get here: install it by hand"
+	progress "installing mmdebstrap on this machine"
+	{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y \
+		--no-install-recommends mmdebstrap debian-archive-keyring; } >/dev/null ||
+		fail "mmdebstrap could not be installed, see above"
+}
+
 # Prints the directory $cache/$1-KEY. Where it does not exist, "$3..." makes
 # it, called with a directory of another name that is renamed at the end, so
 # that what a killed run leaves is never used. Directories of another key go,
