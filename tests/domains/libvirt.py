@@ -61,7 +61,8 @@ class LibvirtRoot:
         for machine in MACHINES:
             (work / machine / "etc").mkdir(parents=True)
             pages = ", ".join(f'"/dev/hugepages-{size}"' for size in HUGE_PAGES)
-            (work / machine / "etc" / "qemu.conf").write_text(f'user = "root"\ngroup = "root"\nhugetlbfs_mount = [{pages}]\n')
+            (work / machine / "etc" / "qemu.conf").write_text(
+                f'user = "root"\ngroup = "root"\nhugetlbfs_mount = [{pages}]\n')
         self.run(_PROBE)
         for machine in MACHINES:
             (found,) = (work / machine / "cache" / "qemu" / "capabilities").glob("*.xml")
@@ -96,7 +97,7 @@ class LibvirtRoot:
 
 
 def _output(*argv: str) -> str:
-    done = subprocess.run(argv, check=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
     assert done.returncode == 0, f"{argv[:2]}: {done.stderr}"
     return done.stdout.strip()
 

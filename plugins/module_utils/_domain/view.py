@@ -173,13 +173,21 @@ def _xml_controllers(root: ElementTree.Element) -> Iterator[Controller]:
 
 def _xml_devices(root: ElementTree.Element) -> Iterator[Device]:
     for item in root.iterfind("devices/*"):
-        if item.tag not in _PCI_DEVICES or "none" in (item.get("model"), item.get("type")):
-            continue
-        if item.tag == "controller" and item.get("type") in ("pci", "usb", "sata", "ide"):
-            continue
-        if item.tag == "disk" and item.find("target[@bus='virtio']") is None:
-            continue
-        yield Device(item.tag, _label(item), _address(item))
+        if _is_pci(item):
+            yield Device(item.tag, _label(item), _address(item))
+
+
+def _is_pci(item: ElementTree.Element) -> bool:
+    """Whether the guest finds the device on PCI; libvirt gives each x86 domain a PS/2 mouse and the board's watchdog."""
+    if item.tag not in _PCI_DEVICES or item.get("model") == "none" or item.find("model[@type='none']") is not None:
+        return False
+    if item.tag == "controller":
+        return item.get("type") not in ("pci", "usb", "sata", "ide")
+    if item.tag == "disk":
+        return item.find("target[@bus='virtio']") is not None
+    if item.tag == "input":
+        return item.get("bus") == "virtio"
+    return item.tag != "watchdog" or item.get("model") == "i6300esb"
 
 
 def _label(item: ElementTree.Element) -> str:

@@ -169,9 +169,28 @@ def test_text_that_is_no_xml() -> None:
         check_xml("gpu-vm", "<domain>")
 
 
-def test_an_emulated_device_of_extra_xml_needs_an_address() -> None:
+def with_extra_xml(text: str) -> str:
     case = CASES["gh200-compat"]()
-    case["vm"]["extra_xml"] = "<vsock model='virtio'><cid auto='yes'/></vsock>"
-    xml = render(plan_domain(**case), read_template())
-    with pytest.raises(PassthroughError, match="the vsock vsock has no PCI address"):
-        check_xml("gpu-vm", xml)
+    case["vm"]["extra_xml"] = text
+    return render(plan_domain(**case), read_template())
+
+
+@pytest.mark.parametrize(("text", "label"), [
+    ("<vsock model='virtio'><cid auto='yes'/></vsock>", "vsock vsock"),
+    ("<input type='keyboard' bus='virtio'/>", "input keyboard"),
+    ("<watchdog model='i6300esb' action='reset'/>", "watchdog watchdog"),
+    ("<disk type='file' device='disk'><source file='/a'/><target dev='vdz' bus='virtio'/></disk>", "disk vdz"),
+    ("<controller type='scsi' model='virtio-scsi'/>", "controller scsi"),
+])
+def test_an_emulated_device_of_extra_xml_needs_an_address(text: str, label: str) -> None:
+    with pytest.raises(PassthroughError, match=f"the {label} has no PCI address"):
+        check_xml("gpu-vm", with_extra_xml(text))
+
+
+@pytest.mark.parametrize("text", [
+    "<input type='mouse' bus='ps2'/>", "<watchdog model='itco' action='reset'/>", "<video><model type='none'/></video>",
+    "<disk type='file' device='cdrom'><source file='/a'/><target dev='sda' bus='sata'/></disk>",
+    "<controller type='sata'/>",
+])
+def test_a_device_that_is_not_on_pci_needs_none(text: str) -> None:
+    check_xml("gpu-vm", with_extra_xml(text))
