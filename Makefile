@@ -10,7 +10,7 @@ export ANSIBLE_INJECT_FACT_VARS := false
 export MOLECULE_GLOB := molecule/*/molecule.yml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test lint unit variants fuzz-args mutants kmod-check proof molecule test-all test-debug stress \
+.PHONY: help setup demo test lint unit variants domains fuzz-args mutants kmod-check proof molecule test-all test-debug stress \
 	compare bench bench-kmod build clean
 
 help:  ## this list
@@ -23,10 +23,10 @@ demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 
 	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest)
 
 test: setup  ## everything that guards the main job (root, 9 GB of disk, 35 minutes first, 25 later)
-	@$(BIN)/python tests/run lint unit variants kmod proof package molecule faults refusals behaviour
+	@$(BIN)/python tests/run lint unit variants kmod proof package domains molecule faults refusals behaviour
 
 test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)
-	@$(BIN)/python tests/run lint unit variants kmod proof package molecule faults refusals behaviour \
+	@$(BIN)/python tests/run lint unit variants kmod proof package domains molecule faults refusals behaviour \
 		more_scenarios hosts arguments style arithmetic matrix kill contract stress debug speed
 
 lint: setup  ## what can be said without running it
@@ -37,6 +37,9 @@ unit: setup  ## unit tests
 
 variants: setup  ## the choice of the VFIO driver against libvirt's rule, on the aliases of Debian's kernels (root)
 	@$(BIN)/python tests/run variants
+
+domains: setup  ## golden domains against three libvirts, and each one started as a twin (root, 3 GB of disk)
+	@$(BIN)/python tests/run domains
 
 fuzz-args: setup  ## every option of every module with values that nobody should give (some minutes)
 	@$(BIN)/python tests/run arguments

@@ -25,7 +25,13 @@ _link_collection()
 from libvirt import SUITES, LibvirtRoot  # noqa: E402  (after the path is set)
 
 
+@pytest.fixture(scope="session")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LibvirtRoot]:
+    """The libvirt of each suite."""
+    return {suite: LibvirtRoot(suite, tmp_path_factory.mktemp(suite)) for suite in SUITES}
+
+
 @pytest.fixture(scope="session", params=SUITES)
-def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LibvirtRoot:
+def root(request: pytest.FixtureRequest, roots: dict[str, LibvirtRoot]) -> LibvirtRoot:
     """Each suite's libvirt in turn."""
-    return LibvirtRoot(request.param, tmp_path_factory.mktemp(request.param))
+    return roots[request.param]

@@ -178,7 +178,7 @@ def _xml_devices(root: ElementTree.Element) -> Iterator[Device]:
 
 
 def _is_pci(item: ElementTree.Element) -> bool:
-    """Whether the guest finds the device on PCI; libvirt gives each x86 domain a PS/2 mouse and the board's watchdog."""
+    """Whether the guest finds the device on PCI; libvirt adds a PS/2 mouse and the board's watchdog on x86."""
     if item.tag not in _PCI_DEVICES or item.get("model") == "none" or item.find("model[@type='none']") is not None:
         return False
     if item.tag == "controller":
