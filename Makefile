@@ -10,8 +10,8 @@ export ANSIBLE_INJECT_FACT_VARS := false
 export MOLECULE_GLOB := molecule/*/molecule.yml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test lint unit variants domains fuzz-args mutants kmod-check proof molecule test-all test-debug stress \
-	compare bench bench-kmod build clean
+.PHONY: help setup demo test lint unit variants domains test-guest fuzz-args mutants kmod-check proof \
+	molecule test-all test-debug stress compare bench bench-kmod build clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,11 +22,11 @@ setup:
 demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 minutes first, 3 later); GUEST=1 starts a VM
 	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest)
 
-test: setup  ## everything that guards the main job (root, 9 GB of disk, 35 minutes first, 25 later)
-	@$(BIN)/python tests/run lint unit variants kmod proof package domains molecule faults refusals behaviour
+test: setup  ## everything that guards the main job (root, 12 GB of disk, 45 minutes first, 35 later)
+	@$(BIN)/python tests/run lint unit variants kmod proof package domains molecule faults refusals behaviour guest
 
 test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)
-	@$(BIN)/python tests/run lint unit variants kmod proof package domains molecule faults refusals behaviour \
+	@$(BIN)/python tests/run lint unit variants kmod proof package domains molecule faults refusals behaviour guest \
 		more_scenarios hosts arguments style arithmetic matrix kill contract stress debug speed
 
 lint: setup  ## what can be said without running it
@@ -40,6 +40,9 @@ variants: setup  ## the choice of the VFIO driver against libvirt's rule, on the
 
 domains: setup  ## golden domains against three libvirts, and each one started as a twin (root, 3 GB of disk)
 	@$(BIN)/python tests/run domains
+
+test-guest: setup  ## a domain of site.yml started inside an emulated host; its guest looks at the GPU
+	@$(BIN)/python tests/run guest
 
 fuzz-args: setup  ## every option of every module with values that nobody should give (some minutes)
 	@$(BIN)/python tests/run arguments

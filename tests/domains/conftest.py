@@ -22,7 +22,7 @@ def _link_collection() -> None:
 
 _link_collection()
 
-from libvirt import SUITES, LibvirtRoot  # noqa: E402  (after the path is set)
+from libvirt_root import SUITES, LibvirtRoot  # noqa: E402  (after the path is set)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from libvirt import HERE, LibvirtRoot
+from libvirt_root import HERE, LibvirtRoot
 
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "lab"))

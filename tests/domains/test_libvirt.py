@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 import pytest
-from libvirt import Answer, LibvirtRoot
+from libvirt_root import Answer, LibvirtRoot
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.invariants import check_xml
 

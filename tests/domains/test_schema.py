@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from libvirt import LibvirtRoot
+from libvirt_root import LibvirtRoot
 from lxml import etree
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError

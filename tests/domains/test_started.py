@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 
 import pytest
-from libvirt import LibvirtRoot
+from libvirt_root import LibvirtRoot
 from started import ROOT, Run, guest_files, log_path, start_twins
 from twin import Guest, GuestDevice, Twin, TwinMaker, read_guest
 

@@ -226,7 +226,8 @@ class GuestDevice:
 @dataclass(frozen=True)
 class Guest:
     """``cpus`` are CPU lists by the kernel's node number; ``initiators`` are (ACPI proximity domain, PCI address);
-    ``domains`` all proximity domains of the SRAT; ``distances`` the SLIT."""
+    ``domains`` all proximity domains of the SRAT; ``distances`` the SLIT. ``reads`` are what was asked for, by PCI
+    address, BAR and offset: eight bytes as they lie in memory."""
 
     devices: tuple[GuestDevice, ...]
     cpus: Mapping[int, str]
@@ -234,6 +235,7 @@ class Guest:
     domains: frozenset[int]
     initiators: frozenset[tuple[int, str]]
     distances: tuple[tuple[int, ...], ...]
+    reads: Mapping[tuple[str, int, int], bytes]
 
 
 def read_guest(text: str) -> Guest:
@@ -254,9 +256,14 @@ def read_guest(text: str) -> Guest:
             devices.append(GuestDevice(root, tuple(path), vendor, device, kind, int(item[5]),
                                        bars.get(path[-1], {})))
     domains, initiators = _read_srat(tables["SRAT"])
-    return Guest(tuple(devices), {int(item[1][4:]): item[2] if len(item) > 2 else "" for item in words
-                                  if item[0] == "NODE"},
-                 sum(item[0] == "IOMMU" for item in words), domains, initiators, _read_slit(tables.get("SLIT", b"")))
+    nodes = {int(item[1][4:]): item[2] if len(item) > 2 else "" for item in words if item[0] == "NODE"}
+    reads = {}
+    for item in words:
+        if item[0] == "READ":
+            bar, offset = item[2].split(":")
+            reads[item[1], int(bar), int(offset)] = int(item[3], 16).to_bytes(8, "little")
+    return Guest(tuple(devices), nodes, sum(item[0] == "IOMMU" for item in words), domains, initiators,
+                 _read_slit(tables.get("SLIT", b"")), reads)
 
 
 def _read_srat(table: bytes) -> tuple[frozenset[int], frozenset[tuple[int, str]]]:
