@@ -37,6 +37,18 @@ def test_every_golden_file_has_a_description() -> None:
     assert {path.stem for path in GOLDEN.glob("*.xml")} == set(CASES)
 
 
+def test_the_table_in_the_documentation_has_every_description() -> None:
+    text = (GOLDEN.parents[3] / "docs" / "domains.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    found = {row[0]: row[1:4] for row in rows if row[0] in CASES}
+    for name, case in CASES.items():
+        plan = plan_domain(**case())
+        gpus = {hostdev.alias.split("-")[1] for hostdev in plan.hostdevs}
+        window = f"{plan.mmio_window >> 40} TiB" if plan.mmio_window else "firmware's"
+        assert found[name] == [plan.profile, str(len(gpus)), window]
+
+
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_the_same_description_gives_the_same_plan(name: str) -> None:
     assert plan_domain(**CASES[name]()) == plan_domain(**CASES[name]())
