@@ -21,7 +21,8 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.model 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.text import host_lines
 
 _DICT_ARGUMENTS = ("host", "gpus", "stages")
-_KNOWN_ARGUMENTS = frozenset((*_DICT_ARGUMENTS, "dest", "accepted", "reboot_required", "failure"))
+_KNOWN_ARGUMENTS = frozenset((*_DICT_ARGUMENTS, "dest", "accepted", "reboot_required", "failure",
+                               "after_failure", "quarantined"))
 _SAFE_NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 

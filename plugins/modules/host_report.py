@@ -37,6 +37,12 @@ options:
   failure:
     description: One sentence on what stopped the host. Empty where nothing did.
     type: str
+  after_failure:
+    description: What became of a host that was stopped, for example that it was given back.
+    type: str
+  quarantined:
+    description: Whether a host that was stopped is as it was before the run.
+    type: bool
 author:
   - The nvgrace.passthrough contributors (@nvgrace-passthrough)
 attributes:
@@ -77,7 +83,8 @@ lines:
   type: list
   elements: str
 outcome:
-  description: What became of the host, V(verified), V(unchecked), V(predicted) in check mode, V(incomplete), V(failed).
+  description: What became of the host, V(verified), V(unchecked), V(predicted) in check mode, V(incomplete), V(failed),
+    V(quarantined) where it failed and was given back.
   returned: success
   type: str
 """

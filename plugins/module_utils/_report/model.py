@@ -12,10 +12,11 @@ SCHEMA_VERSION = 1
 _STAGES = ("gpu_host", "gpu_kmod", "gpu_bind", "gpu_verify", "gpu_domain")
 
 
-def outcome(failure: str, devices: Sequence[Mapping[str, Any]], check_mode: bool) -> str:
-    """One word for the host: failed, predicted, verified, unchecked, or incomplete."""
+def outcome(failure: str, devices: Sequence[Mapping[str, Any]], check_mode: bool, quarantined: bool = False) -> str:
+    """One word for the host: quarantined (it failed and was given back), failed, predicted, verified, unchecked, or
+    incomplete."""
     if failure:
-        return "failed"
+        return "quarantined" if quarantined else "failed"
     if check_mode:
         return "predicted"
     verdicts = {device["verdict"] for device in devices}
@@ -42,8 +43,9 @@ def build_report(hostname: str, arguments: Mapping[str, Any], check_mode: bool, 
         "schema_version": SCHEMA_VERSION,
         "inventory_hostname": hostname,
         "generated_at": generated_at,
-        "outcome": outcome(failure, devices, check_mode),
+        "outcome": outcome(failure, devices, check_mode, bool(arguments.get("quarantined"))),
         "failure": failure,
+        "after_failure": str(arguments.get("after_failure") or "").strip() if failure else "",
         "reboot_required": bool(arguments.get("reboot_required")),
         "host": host,
         "checks": checks,

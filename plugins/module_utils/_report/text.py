@@ -85,6 +85,8 @@ def host_lines(report: Mapping[str, Any]) -> list[str]:
     lines = [f"{report['inventory_hostname']}: {report['outcome']}"]
     if report.get("failure"):
         lines.append(f"  {report['failure']}")
+        if report.get("after_failure"):
+            lines.append(f"  {report['after_failure']}")
     for check in report.get("checks", []):
         if check["status"] != "ok":
             lines.append(f"  {check['status']}{' (accepted)' if check.get('accepted') else ''} [{check['id']}] "

@@ -78,6 +78,7 @@ def test_gpu_from_record_is_told_apart() -> None:
 def test_outcome(failure: str, verdicts: list[str], check_mode: bool, expected: str) -> None:
     devices = [{"verdict": verdict} for verdict in verdicts]
     assert model.outcome(failure, devices, check_mode) == expected
+    assert model.outcome(failure, devices, check_mode, quarantined=True) == ("quarantined" if failure else expected)
 
 
 def test_report_keeps_actions_of_looped_stages_and_marks_accepted_checks() -> None:
@@ -106,10 +107,18 @@ def test_report_keeps_actions_of_looped_stages_and_marks_accepted_checks() -> No
 def test_report_of_a_failed_host_gives_the_reason() -> None:
     report = model.build_report("grace", {"failure": "Bind: held by pid 7."}, False, "now")
     assert text.host_lines(report)[:2] == ["grace: failed", "  Bind: held by pid 7."]
+    report = model.build_report("grace", {"failure": "No.", "after_failure": "It is given back. ", "quarantined": True},
+                                False, "now")
+    assert text.host_lines(report)[:3] == ["grace: quarantined", "  No.", "  It is given back."]
+
+
+def test_what_became_of_a_failure_is_not_said_of_a_host_without_one() -> None:
+    report = model.build_report("grace", {"after_failure": "It is given back.", "quarantined": True}, False, "now")
+    assert (report["outcome"], report["after_failure"]) == ("incomplete", "")
 
 
 @pytest.mark.parametrize("arguments", [
-    {"failure": "Bind: held by pid 7."},
+    {"failure": "Bind: held by pid 7.", "after_failure": "It is given back as it was before.", "quarantined": True},
     {"gpus": {"gpus": [GPU]}, "stages": {"gpu_verify": {"devices": [
         {**DEVICE, "memory": {"expected": None, "seen": 5 * GIB // 2, "source": "none"},
          "regions": [{**region, "sparse": [], "reasons": []} for region in DEVICE["regions"]]}]}}},
