@@ -67,14 +67,18 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedHost]:
 @pytest.fixture(scope="module")
 def report(host: EmulatedHost, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What site.yml reports of the host that it has prepared."""
-    directory = tmp_path_factory.mktemp("report")
-    variables = {"nvgrace_vms": [description()], "gpu_host_hugepages": {"size": "2M", "count": 260},
-                 "gpu_host_update_initramfs": "never", "gpu_report_dir": str(directory), "gpu_report_show": False}
     busybox = base64.b64decode(host.run("base64", "/usr/bin/busybox"))
     members = {"init": cpio.Member((ROOT / "tests/domains/guest-init").read_bytes(), 0o755),
                "bin/busybox": cpio.Member(busybox, 0o755)}
     archive = base64.b64encode(gzip.compress(cpio.archive(members, ("dev", "proc", "sys")))).decode()
     host.script(f"base64 -d > {INITRD} <<'END'\n{archive}\nEND\n")
+    return run_site(host, description(), tmp_path_factory.mktemp("report"))
+
+
+def run_site(host: EmulatedHost, vm: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """Runs site.yml for one VM and returns the report of the host."""
+    variables = {"nvgrace_vms": [vm], "gpu_host_hugepages": {"size": "2M", "count": 260},
+                 "gpu_host_update_initramfs": "never", "gpu_report_dir": str(directory), "gpu_report_show": False}
     subprocess.run([str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(host.inventory), "site.yml",
                     "-e", json.dumps(variables)], cwd=ROOT, env=ENVIRONMENT, check=True)
     loaded: dict[str, Any] = json.loads((directory / f"{NAME}.json").read_text())
@@ -137,3 +141,20 @@ def test_the_guest_reads_what_the_host_has_written(guest: Guest) -> None:
 def test_behind_the_memory_all_bits_are_set(guest: Guest) -> None:
     for offset in HOLE:
         assert guest.reads[gpu_address(guest), 4, offset] == b"\xff" * 8
+
+
+def test_a_running_domain_that_is_defined_anew_is_told_to_restart(host: EmulatedHost, guest: Guest,
+                                                                  tmp_path: Path) -> None:
+    """Its GPU stays where it is: site.yml finds it in use and says what the domain will need."""
+    smaller = {**description(), "memory": "384MiB"}
+    host.run("virsh", "--quiet", "start", "--paused", NAME)
+    try:
+        report = run_site(host, smaller, tmp_path)
+        assert [device["verdict"] for device in report["devices"]] == ["in-use"]
+        (domain,) = report["domains"]
+        assert (domain["state"], domain["restart_required"]) == ("defined now", True)
+        assert "paused" in host.run("virsh", "domstate", NAME)
+    finally:
+        host.run("virsh", "--quiet", "destroy", NAME)
+    (domain,) = run_site(host, smaller, tmp_path)["domains"]
+    assert (domain["state"], domain["restart_required"]) == ("defined, unchanged", False)
