@@ -56,6 +56,55 @@ def test_journal_keeps_the_first_state_across_runs(host: Host) -> None:
     assert original is not None and original.content == b"original \xff\n" and original.mode == 0o640
 
 
+def test_a_directory_stays_that_was_there_or_that_others_use_now(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "etc" / "empty").mkdir()
+    journal = Journal(host, "host")
+    for path in ("/etc/empty/a", "/etc/made/a", "/etc/shared/a"):
+        plans.apply_plan(host, plans.Plan({}, {}, (plans.WriteFile(path, b"x"),)), journal)
+    (tmp_path / "etc" / "shared" / "other").write_bytes(b"theirs")
+    for path in journal.paths():
+        journal.restore(path)
+    assert {name.name for name in (tmp_path / "etc").iterdir()} == {"there", "empty", "shared"}
+    assert [name.name for name in (tmp_path / "etc" / "shared").iterdir()] == ["other"]
+
+
+def test_state_files_are_for_root_alone_and_their_directory_goes_with_the_last(host: Host, tmp_path: Path) -> None:
+    one, other = StateFile(host, "one"), StateFile(host, "other")
+    one.save({"a": 1})
+    other.save({"b": 2})
+    assert oct(os.stat(tmp_path / one.path.lstrip("/")).st_mode & 0o777) == "0o600"
+    one.save({})
+    assert host.listdir(STATE_DIR) == ["other.json"]
+    other.save({})
+    assert not host.is_dir(STATE_DIR)
+
+
+def test_a_journal_without_mode_and_owner_gives_the_usual_ones_back(host: Host, tmp_path: Path) -> None:
+    StateFile(host, "host").save({Journal.KEY: {"/etc/there": {"content": "eA=="}}})
+    original = Journal(host, "host").original("/etc/there")
+    assert original is not None
+    assert (original.content, original.mode, original.uid, original.gid) == (b"x", 0o644, 0, 0)
+
+
+def test_files_are_readable_and_commands_must_end_with_0_where_nothing_else_is_said(host: Host, tmp_path: Path) -> None:
+    journal = Journal(host, "host")
+    plans.apply_step(host, plans.WriteFile("/etc/new", b"x"), journal)
+    assert oct(os.stat(tmp_path / "etc" / "new").st_mode & 0o777) == "0o644"
+    plans.apply_step(host, plans.RunCommand(("/bin/true",)), None)
+    with pytest.raises(PassthroughError, match="false"):
+        plans.apply_step(host, plans.RunCommand(("/bin/false",)), None)
+
+
+def test_an_error_of_the_system_in_a_step_is_a_sentence(host: Host) -> None:
+    def fail(_host: Host) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(PassthroughError, match="^Could not fill the disk: .*No space left on device") as raised:
+        plans.apply_plan(host, plans.Plan({}, {}, (plans.Call("be quiet", lambda _host: None),
+                                                   plans.Call("fill the disk", fail))))
+    assert raised.value.details == {"actions": ["be quiet"], "changed": True}
+
+
 def test_unknown_path_is_nothing_to_restore(host: Host) -> None:
     journal = Journal(host, "host")
     journal.restore("/etc/there")

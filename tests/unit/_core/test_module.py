@@ -37,9 +37,16 @@ def nested(depth: int) -> Any:
     return value
 
 
+def listed(depth: int) -> Any:
+    value: Any = "x"
+    for _level in range(depth):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize("params", [
     {}, {"a": None, "b": [1, 2.5, True, {"c": "é\n\t"}]}, {"a": "x" * MAX_TEXT}, {"a": MAX_NUMBER, "b": -MAX_NUMBER},
-    nested(MAX_DEPTH), {"a": ["x"] * (MAX_VALUES - 2)}, {"a": "💥"},
+    nested(MAX_DEPTH), {"a": listed(MAX_DEPTH - 1)}, {"a": (1 << 64) - 1}, {"a": ["x"] * (MAX_VALUES - 2)}, {"a": "💥"},
 ])
 def test_usable(params: dict[str, Any]) -> None:
     assert unusable(params) is None
@@ -50,6 +57,8 @@ def test_usable(params: dict[str, Any]) -> None:
     ({"a": {"b": ["", "x\ud800"]}},
      "The option a.b holds half of a character (a lone surrogate): write it in UTF-8."),
     ({"a": "x" * (MAX_TEXT + 1)}, "The option a has 65537 characters: no option takes more than 65536."),
+    ({"a": listed(MAX_DEPTH)}, "The arguments are nested more than 32 levels deep: no option is."),
+    ({"a": 1 << 64}, "The option a is a number of 20 digits: no option takes one of more than 64 bits."),
     ({"a": MAX_NUMBER + 1}, "The option a is a number of 20 digits: no option takes one of more than 64 bits."),
     ({"a": -MAX_NUMBER - 1}, "The option a is a number of 20 digits: no option takes one of more than 64 bits."),
     ({"a": ["x"] * (MAX_VALUES - 1)}, "The arguments hold more than 4096 values: no option needs that many."),
@@ -77,6 +86,9 @@ def test_facts_of_a_host_may_be_many() -> None:
     ("a\tb\x1b[0m\u202e", [], "a\\tb\\x1b[0m\\u202e"),
     (f"{'v' * 70} is bad", ["v" * 70], f"{'v' * 60}... is bad"),
     (f"{'q' * 61 + chr(10)!r} is bad", ["q" * 61 + "\n"], f"'{'q' * 60}...' is bad"),
+    (f"{'v' * 60} is good", ["v" * 60], f"{'v' * 60} is good"),
+    # the longer one first, or its beginning would be cut out of it
+    (f"{'v' * 61}{'w' * 9}", ["v" * 61, "v" * 61 + "w" * 9], f"{'v' * 60}..."),
     ("x" * 199, [], "x" * 199), (f"is {'x' * 200} now", [], f"is {'x' * 60}... now"),
     ("x " * (MAX_MESSAGE // 2 - 1) + "yz", [], "x " * (MAX_MESSAGE // 2 - 1) + "yz"),
     ("x " * (MAX_MESSAGE // 2) + "y", [], ("x " * (MAX_MESSAGE // 2))[:MAX_MESSAGE - 3] + "..."),
