@@ -90,9 +90,12 @@ def test_files_are_readable_and_commands_must_end_with_0_where_nothing_else_is_s
     journal = Journal(host, "host")
     plans.apply_step(host, plans.WriteFile("/etc/new", b"x"), journal)
     assert oct(os.stat(tmp_path / "etc" / "new").st_mode & 0o777) == "0o644"
-    plans.apply_step(host, plans.RunCommand(("/bin/true",)), None)
-    with pytest.raises(PassthroughError, match="false"):
-        plans.apply_step(host, plans.RunCommand(("/bin/false",)), None)
+    for name, status in (("good", 0), ("bad", 1)):
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {status}\n")
+        (tmp_path / name).chmod(0o755)
+    plans.apply_step(host, plans.RunCommand(("/good",)), None)
+    with pytest.raises(PassthroughError, match="bad"):
+        plans.apply_step(host, plans.RunCommand(("/bad",)), None)
 
 
 def test_an_error_of_the_system_in_a_step_is_a_sentence(host: Host) -> None:
