@@ -6,6 +6,7 @@ roll_out.py first|power-off. A host may fail here, which a playbook of molecule'
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -27,7 +28,10 @@ BUILDING = "gpu_kmod : Install the kernel module]"
 def playbook(name: str, *options: str) -> subprocess.Popen[str]:
     argv = ["ansible-playbook", name, *INVENTORIES, "--extra-vars", f"gpu_report_dir={REPORTS}", *options]
     print(f"==> {' '.join(argv)}", flush=True)
-    return subprocess.Popen(argv, cwd=ROOT, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    # molecule asks for colours, between which changes() would find nothing
+    environment = {**os.environ, "ANSIBLE_FORCE_COLOR": "false", "ANSIBLE_NOCOLOR": "true"}
+    return subprocess.Popen(argv, cwd=ROOT, env=environment, text=True, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE)
 
 
 def finish(process: subprocess.Popen[str], expected: int) -> str:
