@@ -35,7 +35,7 @@ _PATHS = {"os.mkdir": 1, "os.rmdir": 1, "os.remove": 1, "os.chmod": 1, "os.chown
           "os.symlink": 2}
 _RELATIVE = ("os.remove", "os.rmdir")
 # The log of the made-up kernel, and the lock of the modules: every run leaves them, and no run minds them.
-TRACES = ("/log", "/run", "/run/lock", "/run/lock/nvgrace-passthrough.lock")
+TRACES = ("/log", os.path.dirname(runner.LOCK_FILE), runner.LOCK_FILE)
 # Programs of the made-up host: they do nothing and succeed.
 _PROGRAMS = ("dkms", "make", "gcc", "depmod", "modprobe", "modinfo", "virsh", "update-initramfs", "update-grub")
 

@@ -46,7 +46,7 @@ AREAS = {
                   slow=("verify", "action")),
     "_gpu": Area({"binding.py": ("binding",), "group.py": ("binding",), "variant.py": ("variant",),
                   "release.py": ("release",), "rollback.py": ("rollback",)}, slow=("child",)),
-    "_kmod": Area({"planner.py": ("present", "absent"), "source.py": ("source",)}),
+    "_kmod": Area({"planner.py": ("present", "absent"), "source.py": ("source",)}, slow=("action",)),
     "_host": Area({"checks.py": ("checks",), "planner.py": ("planner",), "settings.py": ("settings",)}),
     "_domain": Area({"planner.py": ("domain_planner", "golden"), "invariants.py": ("invariants",),
                      "view.py": ("compare",), "compare.py": ("compare",)}),
