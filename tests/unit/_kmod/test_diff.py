@@ -94,6 +94,15 @@ def test_another_version_that_is_active_is_not_the_one_asked_for(host: FakeHost)
     assert states(run(host, check_mode=True, state="absent")) == [{RUNNING: "installed"}, {RUNNING: "absent"}]
 
 
+def test_a_source_without_a_build_is_added_where_dkms_knows_it(host: FakeHost) -> None:
+    run(host)
+    shutil.rmtree(host.path(f"/var/lib/dkms/{NAME}/1.0.0/{RUNNING}"))
+    host.remove(f"/var/lib/dkms/{NAME}/kernel-{RUNNING}-{MACHINE}")
+    assert states(run(host, check_mode=True))[0] == {RUNNING: "added"}
+    host.remove(f"/var/lib/dkms/{NAME}/1.0.0/source")
+    assert states(run(host, check_mode=True))[0] == {RUNNING: "absent"}
+
+
 def test_a_removal_knows_a_build_that_is_not_active(host: FakeHost) -> None:
     run(host)
     host.remove(f"/var/lib/dkms/{NAME}/kernel-{RUNNING}-{MACHINE}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import lzma
 import os
 import shutil
@@ -152,6 +153,8 @@ def test_absent_gives_the_target_back(controller: Controller) -> None:
     controller.export()
     controller.hand_out(prefer_in_tree=False)
     result = absent(controller.target)
+    kernels = json.loads(result["diff"]["before"])["kernels"]
+    assert kernels == {RUNNING: {"state": "installed", "modules_dep": "current"}}
     assert result["kernels"][0]["state"] == "in-tree"
     assert state(controller.target) == before
     assert not absent(controller.target)["changed"]
