@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import FileState
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host import files
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.entries import BootEntry
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.facts import Bootloader
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.planner import (
     plan_host,
@@ -236,6 +237,15 @@ def test_diff_shows_files_pools_and_modules(state):
     assert plan.before == {POOL: 0, POOL.replace("2048", "1048576"): 2, "modules": []}
     assert plan.after[CONF][-1] == f"w {POOL} - - - - 512"
     assert (plan.after[POOL], plan.after["modules"]) == (512, ["vfio-pci"])
+
+
+def test_diff_shows_the_arguments_of_each_entry_of_the_boot_menu(state):
+    found = replace(state, bootloader=Bootloader("bls", "/boot/loader/entries"), boot_entries=(
+        BootEntry("/boot/vmlinuz-1", ("quiet", "b")), BootEntry("/boot/vmlinuz-2", ("quiet", "a=1", "b"))))
+    plan = plan_host(ARGUMENTS, found)
+    assert plan.before["arguments of /boot/vmlinuz-1"] == ["quiet", "b"]
+    assert plan.after["arguments of /boot/vmlinuz-1"] == ["quiet", "b", "a=1"]
+    assert plan.before["arguments of /boot/vmlinuz-2"] == plan.after["arguments of /boot/vmlinuz-2"]
 
 
 def test_diff_of_a_converged_host_is_empty(state):
