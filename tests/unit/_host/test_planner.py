@@ -18,6 +18,7 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.planner 
     plan_host,
     reboot_reasons,
     service_restarts,
+    untested,
 )
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.settings import HostSettings, HugepageWish
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.state import HugepageRecord, Record
@@ -51,6 +52,9 @@ def _with_file(state, path, content, ours=True):
     (ARGUMENTS, ["record the kernel arguments that are ours: a=1 b", f"write {GRUB}",
                  "run update-grub (kernel arguments)"]),
     (HostSettings(modprobe_blacklist=("nouveau",)),
+     ["write /etc/modprobe.d/nvgrace-passthrough.conf",
+      "run update-initramfs -u -k all (modprobe.d is part of the initramfs)"]),
+    (HostSettings(modprobe_options=("vfio_pci disable_idle_d3=1",)),
      ["write /etc/modprobe.d/nvgrace-passthrough.conf",
       "run update-initramfs -u -k all (modprobe.d is part of the initramfs)"]),
     (HostSettings(modprobe_blacklist=("nouveau",), update_initramfs=False),
@@ -283,3 +287,17 @@ def test_reboot_reasons(state, settings, before, now, reasons):
 ])
 def test_service_restarts(state, memlock, running, units):
     assert service_restarts(HostSettings(memlock=memlock), replace(state, running_memlock=running)) == units
+
+
+@pytest.mark.parametrize(("settings", "ways"), [
+    (HostSettings(modprobe_options=("vfio_pci disable_idle_d3=1",)), ["initramfs images by dracut"]),
+    (HostSettings(modprobe_blacklist=("nouveau",), update_initramfs=False), []),
+    (HostSettings(memlock="unlimited"), []),
+])
+def test_what_was_never_run_is_named_only_where_it_is_gone_through(state, settings, ways):
+    assert untested(settings, replace(state, initramfs="dracut")) == ways
+
+
+def test_giving_back_an_initramfs_by_dracut_was_never_run_either(state):
+    found = replace(_with_file(state, files.MODPROBE_CONF, b"x"), initramfs="dracut")
+    assert untested(HostSettings(), found) == ["initramfs images by dracut"]
