@@ -15,6 +15,11 @@ requirements:
   - Python 3.9 or newer on the managed host, standard library only
   - root on the managed host (C(become=true))
 attributes:
+  action_group:
+    support: full
+    membership:
+      - nvgrace.passthrough.passthrough
+    description: Use C(group/nvgrace.passthrough.passthrough) in C(module_defaults) for what modules of a play share.
   check_mode:
     support: full
     description: Computes the same plan as a real run and applies nothing.

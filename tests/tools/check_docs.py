@@ -1,6 +1,7 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation that ansible-doc accepts, for every module and role, and argument_specs that equal the defaults."""
+"""Documentation that ansible-doc accepts, for every module and role; argument_specs that equal the defaults; an action
+group that has all modules."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 FQCN = "nvgrace.passthrough"
+GROUP = "passthrough"
 
 
 def ansible_doc(kind: str, names: list[str]) -> dict[str, Any]:
@@ -41,7 +43,17 @@ def module_problems() -> list[str]:
         for part in ("examples", "return"):
             if not entry.get(part):
                 problems.append(f"module {name}: no {part}")
-    return problems
+        groups = entry["doc"].get("attributes", {}).get("action_group", {}).get("membership", [])
+        if groups != [f"{FQCN}.{GROUP}"]:
+            problems.append(f"module {name}: its documentation says that its action groups are {groups}")
+    return problems + group_problems(names)
+
+
+def group_problems(modules: list[str]) -> list[str]:
+    """Differences between the action group in meta/runtime.yml and the modules."""
+    groups = yaml.safe_load((ROOT / "meta" / "runtime.yml").read_text())["action_groups"]
+    different = set(groups[GROUP]) ^ {f"{FQCN}.{name}" for name in modules}
+    return [f"action group {GROUP} and the modules differ in {name}" for name in sorted(different)]
 
 
 def role_problems() -> list[str]:

@@ -5,6 +5,7 @@ in a directory of its own and loads what a user would load there."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -72,6 +73,17 @@ def build_problems(tarball: Path, again: Path) -> list[str]:
     return problems
 
 
+def group_problems(directory: Path) -> list[str]:
+    """A report written by an installed module whose only option comes by the action group."""
+    defaults = {f"group/{FQCN}.passthrough": {"dest": str(directory / "reports")}}
+    play = {"hosts": "localhost", "gather_facts": False, "module_defaults": defaults,
+            "tasks": [{"name": "Write a report", f"{FQCN}.host_report": {}}]}
+    playbook = directory / "group.yml"
+    playbook.write_text(json.dumps([play]))
+    ansible("ansible-playbook", "-i", "localhost,", "-c", "local", str(playbook), collections=str(directory))
+    return [] if (directory / "reports" / "localhost.json").exists() else ["the action group gives no option"]
+
+
 def main() -> int:
     os.environ["SOURCE_DATE_EPOCH"] = str(build_collection.moment(ROOT))
     with tempfile.TemporaryDirectory() as directory:
@@ -86,6 +98,7 @@ def main() -> int:
         ansible("ansible-galaxy", "collection", "verify", "--offline", FQCN, collections=directory)
         ansible("ansible-playbook", "--syntax-check", "-i", "localhost,", f"{FQCN}.site", collections=directory)
         ansible("ansible-doc", "--type", "module", f"{FQCN}.region_verify", collections=directory)
+        problems += group_problems(Path(directory))
     for problem in problems:
         print(problem)
     print(f"{tarball.name}: {size} bytes, {len(problems)} problems")
