@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
@@ -19,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".build" / "cores"
 HOME = WORK / "home"
 CHECKOUT = WORK / "ansible_collections" / "nvgrace" / "passthrough"
-PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
+PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13")  # of managed hosts
+SHELLCHECK = Path(sys.executable).parent / "shellcheck"
 
 # ansible-test fetches a script for pip from a host of its own; the interpreter's own pip does the same.
 _GET_PIP = """\
@@ -94,13 +96,11 @@ def programs(name: str, own: Path, version: str) -> Path:
     directory = WORK / f"bin-{name}"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    for other in PYTHONS:
+    for other in {*PYTHONS, version}:
         found = own / f"python{other}" if other == version else interpreter(other)
         if found is not None:
             (directory / f"python{other}").symlink_to(found)
-    shellcheck = shutil.which("shellcheck")
-    if shellcheck is not None:
-        (directory / "shellcheck").symlink_to(shellcheck)
+    (directory / "shellcheck").symlink_to(SHELLCHECK)
     return directory
 
 
