@@ -109,6 +109,7 @@ class MadeUpHost:
             stream = os.open(output, os.O_WRONLY | os.O_APPEND)
             os.dup2(stream, 1)
             os.dup2(stream, 2)
+            # open for as long as the child lives
             sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
             sys.stderr = sys.stdout
             runner.Host = lambda: host  # type: ignore[assignment,misc]

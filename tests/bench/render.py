@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / ".build"))
 
+# after the path is set
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.invariants import (  # noqa: E402
     check_plan,
     check_xml,

@@ -11,6 +11,7 @@ import cdev_client
 
 cdev_client.take_over()
 
+# after the client is taken over
 import runner  # noqa: E402
 import test_mmap  # noqa: E402
 

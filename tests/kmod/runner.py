@@ -66,7 +66,7 @@ class JsonResult(unittest.TestResult):
     def _emit(self, data: dict) -> None:
         print(json.dumps(data), file=self._stream, flush=True)
 
-    def startTest(self, test: unittest.TestCase) -> None:  # noqa: N802
+    def startTest(self, test: unittest.TestCase) -> None:  # noqa: N802  (unittest's name)
         """Begin with the outcome that an uneventful test has."""
         super().startTest(test)
         self._log.read()

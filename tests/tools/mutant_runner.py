@@ -74,6 +74,7 @@ def run_tests(path: str, source: bytes, tests: Iterable[str], shown: bool = Fals
 
 def main(session: str, module: str, seconds: str, *tests: str) -> int:
     sys.path.append(os.environ["MUTANTS_SITE"])
+    # loaded once, for all children
     import hypothesis  # noqa: F401
     import pytest  # noqa: F401
     from ansible.module_utils import basic  # noqa: F401

@@ -37,6 +37,7 @@ class Module(AnsibleModule):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         try:
+            # ansible-core has no types here
             super().__init__(*arguments, **keywords)  # type: ignore[no-untyped-call,unused-ignore]
         except WRONG_FORM as error:
             _refuse(wrong_form(error))

@@ -13,6 +13,7 @@ import pytest
 KMOD = Path(__file__).resolve().parents[2] / "kmod"
 sys.path.insert(0, str(KMOD))
 
+# after the path is set
 import contract  # noqa: E402
 from suite import results, table  # noqa: E402
 from suite.builds import CONTROLLER_TESTS  # noqa: E402

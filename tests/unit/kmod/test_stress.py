@@ -13,6 +13,7 @@ import pytest
 KMOD = Path(__file__).resolve().parents[2] / "kmod"
 sys.path.insert(0, str(KMOD))
 
+# after the path is set
 import debug_reports as reports  # noqa: E402
 import stress_host  # noqa: E402
 import stress_kernel as kernel  # noqa: E402
