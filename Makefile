@@ -10,7 +10,7 @@ export ANSIBLE_INJECT_FACT_VARS := false
 export MOLECULE_GLOB := molecule/*/molecule.yml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test lint unit variants domains test-guest fuzz-args mutants kmod-check proof \
+.PHONY: help setup demo test lint unit sanity cores variants domains test-guest fuzz-args mutants kmod-check proof \
 	molecule test-all test-debug stress compare bench bench-kmod build clean
 
 help:  ## this list
@@ -23,17 +23,23 @@ demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 
 	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest)
 
 test: setup  ## everything that guards the main job (root, 12 GB of disk, 45 minutes first, 35 later)
-	@$(BIN)/python tests/run lint unit variants kmod proof package domains molecule faults refusals behaviour guest
+	@$(BIN)/python tests/run lint unit sanity variants kmod proof package domains molecule faults refusals behaviour guest
 
 test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)
-	@$(BIN)/python tests/run lint unit variants kmod proof package domains molecule faults refusals behaviour guest \
-		more_scenarios hosts arguments style arithmetic matrix kill contract stress debug speed
+	@$(BIN)/python tests/run lint unit sanity variants kmod proof package domains molecule faults refusals behaviour guest \
+		more_scenarios hosts cores arguments style arithmetic matrix kill contract stress debug speed
 
 lint: setup  ## what can be said without running it
 	@$(BIN)/python tests/run lint
 
 unit: setup  ## unit tests
 	@$(BIN)/python tests/run unit
+
+sanity: setup  ## ansible-test sanity of one ansible-core
+	@$(BIN)/python tests/run sanity
+
+cores: setup  ## ansible-test sanity and units of three ansible-cores, Pythons of managed hosts, Galaxy's importer
+	@$(BIN)/python tests/run cores
 
 variants: setup  ## the choice of the VFIO driver against libvirt's rule, on the aliases of Debian's kernels (root)
 	@$(BIN)/python tests/run variants
