@@ -22,12 +22,13 @@ setup:
 demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 minutes first, 3 later); GUEST=1 starts a VM
 	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest)
 
-test: setup  ## everything that guards the main job (root, 12 GB of disk, 45 minutes first, 35 later)
-	@$(BIN)/python tests/run lint unit sanity variants kmod proof package domains molecule faults refusals behaviour guest
+test: setup  ## everything that guards the main job (root, 14 GB of disk, 45 minutes first, 35 later)
+	@$(BIN)/python tests/run lint unit sanity variants kmod proof style package domains molecule faults refusals behaviour \
+		guest
 
 test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)
-	@$(BIN)/python tests/run lint unit sanity variants kmod proof package domains molecule faults refusals behaviour guest \
-		more_scenarios hosts cores arguments style arithmetic matrix kill contract stress debug speed
+	@$(BIN)/python tests/run lint unit sanity variants kmod proof style package domains molecule faults refusals behaviour \
+		guest more_scenarios hosts cores arguments arithmetic matrix kill contract stress debug speed
 
 lint: setup  ## what can be said without running it
 	@$(BIN)/python tests/run lint

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 FQCN = "nvgrace.passthrough"
 WANTED = ("files/kmod/dkms.conf", "playbooks/site.yml", "playbooks/restore.yml", "plugins/modules/gpu_driver.py",
-          "roles/gpu_domain/templates/domain.xml.j2", "LICENSES/GPL-2.0-only.txt")
+          "roles/gpu_domain/templates/domain.xml.j2", "SECURITY.md", "CONTRIBUTING.md", "LICENSES/GPL-2.0-only.txt")
 # All that may be in it: whatever is not like one of these is junk.
 ALLOWED = re.compile("|".join((
     r"(MANIFEST|FILES)\.json", r"(README|CHANGELOG|CONTRIBUTING|SECURITY|CODE_OF_CONDUCT)\.md", r"REUSE\.toml",
