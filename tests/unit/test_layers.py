@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
@@ -22,6 +23,23 @@ PLANNERS = re.findall(r'module_utils\.(_\w+\.\w+)",$', CONTRACT.split("source_mo
                       re.MULTILINE)
 # Lines of code of a module file beside its documentation
 MAX_CODE = 150
+ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
+# What a role may do beside calling our modules: order, refuse, tell.
+FLOW = {"assert", "debug", "fail", "import_role", "import_tasks", "include_role", "include_tasks", "meta", "set_fact"}
+# and what other modules do better than ours would
+OTHERS = {
+    "gpu_host": {"reboot"},
+    # packages of the distribution, and the note of which were installed
+    "gpu_kmod": {"package", "file", "lineinfile"},
+    # the packages of that note; what firmware says to a certificate; what is left of our state
+    "gpu_restore": {"package", "slurp", "command", "file"},
+}
+# Filters in a row that a role may need to hand over what a module has found. What takes more is a module's work.
+MAX_FILTERS = 3
+LONG_CHAINS = {
+    "gpu_host/tasks/main.yml": "names of VMs for a message",
+    "gpu_kmod/vars/main.yml": "ids from one module as another asks for them",
+}
 
 
 def imported(tree: ast.AST, area: str) -> set[str]:
@@ -110,3 +128,40 @@ def test_reads_are_found(source: str) -> None:
                                     "def plan(p):\n    def apply(host):\n        host.run(p)\n    return apply"])
 def test_steps_are_no_reads(source: str) -> None:
     assert list(reads_in(ast.parse(source))) == []
+
+
+def used(tasks: object) -> Iterator[str]:
+    """Full names of the modules in a list of tasks, those in blocks as well."""
+    for task in tasks if isinstance(tasks, list) else []:
+        yield from (key for key in task if "." in key)
+        for part in ("block", "rescue", "always"):
+            yield from used(task.get(part))
+
+
+def long_chains(text: str) -> list[str]:
+    """Expressions of Jinja that filter more often than is allowed; default and bool only say what nothing means."""
+    expressions = re.findall(r"{{.*?}}|{%.*?%}", text, re.DOTALL)
+    return [found for found in expressions if len(re.findall(r"\|\s*(?!default\b|bool\b)\w", found)) > MAX_FILTERS]
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda path: path.name)
+def test_a_role_leaves_the_work_to_modules(role: Path) -> None:
+    allowed = {f"ansible.builtin.{name}" for name in FLOW | OTHERS.get(role.name, set())}
+    files = [*role.glob("tasks/*.yml"), *role.glob("handlers/*.yml")]
+    found = {name for path in files for name in used(yaml.safe_load(path.read_text()))}
+    assert {name for name in found if not name.startswith("nvgrace.passthrough.")} <= allowed
+    assert any(name.startswith("nvgrace.passthrough.") for name in found)
+
+
+def test_no_role_works_in_jinja() -> None:
+    parts = ("tasks", "vars", "handlers")
+    files = [path for role in ROLES for path in role.rglob("*.yml") if path.parent.name in parts]
+    found = {str(path.relative_to(ROOT / "roles")) for path in files if long_chains(path.read_text())}
+    assert found == set(LONG_CHAINS)
+
+
+@pytest.mark.parametrize(("text", "found"), [("{{ a | map('x') | unique | sort | list }}", 1),
+                                             ("{{ a | map('x') | unique | list | default([]) }}", 0),
+                                             ("{{ a | map('x') }} {{ b | unique | sort | list }}", 0)])
+def test_long_chains_are_found(text: str, found: int) -> None:
+    assert len(long_chains(text)) == found
