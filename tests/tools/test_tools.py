@@ -97,3 +97,8 @@ def test_the_time_is_the_last_commit_s(checkout: Path, monkeypatch: pytest.Monke
     environment = {"PATH": "/usr/bin:/bin", "GIT_COMMITTER_DATE": "1600000000 +0"}
     subprocess.run(commit, cwd=checkout, check=True, env=environment)
     assert build_collection.moment(checkout) == 1600000000
+
+
+def test_no_directory_is_named_as_a_module_beside_it() -> None:
+    """ansible-test's way of importing prefers the directory."""
+    assert [str(path) for path in ROOT.glob("tests/unit/**/*.py") if path.with_suffix("").is_dir()] == []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ansible_collections.nvgrace.passthrough.tests.unit._gpu.fake_sysfs import FakeHost
 
-CAPTURED = Path(__file__).with_name("trees")
+CAPTURED = Path(__file__).with_name("captured")
 MIB, GIB = 1 << 20, 1 << 30
 _MEM64_PREFETCH = 0x14220C
 
