@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-ROOT = Path(__file__).resolve().parents[2]
+from gate import ROOT, tracked
+
 WORK = ROOT / ".build" / "cores"
 HOME = WORK / "home"
 CHECKOUT = WORK / "ansible_collections" / "nvgrace" / "passthrough"
@@ -80,13 +81,10 @@ def prepare_home(pip_version: str) -> None:
 def prepare_checkout() -> None:
     """What git tracks here, as it is now, in a repository of its own: ansible-test wants the path and asks git."""
     shutil.rmtree(CHECKOUT, ignore_errors=True)
-    argv = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    for name in filter(None, listed.split("\0")):
-        source, target = ROOT / name, CHECKOUT / name
-        if source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
+    for name in tracked(new=True):
+        target = CHECKOUT / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target)
     subprocess.run(["git", "init", "--quiet", "."], cwd=CHECKOUT, check=True)
     subprocess.run(["git", "add", "--all"], cwd=CHECKOUT, check=True)
 

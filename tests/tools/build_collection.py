@@ -23,15 +23,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from gate import ROOT, tracked
+
 BIN = Path(sys.executable).parent
 MANIFEST, FILES = "MANIFEST.json", "FILES.json"
-
-
-def tracked(source: Path) -> list[str]:
-    """Names of the files that git tracks and that are still there. CalledProcessError where this is no checkout."""
-    done = subprocess.run(["git", "ls-files", "-z"], cwd=source, check=True, capture_output=True, text=True)
-    return [name for name in done.stdout.split("\0") if name and (source / name).is_file()]
 
 
 def moment(source: Path) -> int:

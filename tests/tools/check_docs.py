@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from gate import ROOT, finish
 
-ROOT = Path(__file__).resolve().parents[2]
 FQCN = "nvgrace.passthrough"
 GROUP = "passthrough"
 
@@ -77,11 +77,7 @@ def role_problems() -> list[str]:
 
 
 def main() -> int:
-    problems = module_problems() + role_problems()
-    for problem in problems:
-        print(problem)
-    print(f"{len(problems)} problems")
-    return 1 if problems else 0
+    return finish(module_problems() + role_problems())
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ import tempfile
 from pathlib import Path
 
 import build_collection
+from gate import ROOT, finish, tracked
 
-ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 FQCN = "nvgrace.passthrough"
 WANTED = ("files/kmod/dkms.conf", "playbooks/site.yml", "playbooks/restore.yml", "plugins/modules/gpu_driver.py",
@@ -50,7 +50,7 @@ def ansible(*argv: str, collections: str) -> str:
 def elsewhere(directory: Path) -> Path:
     """The tracked files in another place, with other times and permissions, in a repository without history."""
     copy = directory / "elsewhere"
-    for name in build_collection.tracked(ROOT):
+    for name in tracked():
         target = copy / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, target)
@@ -99,10 +99,7 @@ def main() -> int:
         ansible("ansible-playbook", "--syntax-check", "-i", "localhost,", f"{FQCN}.site", collections=directory)
         ansible("ansible-doc", "--type", "module", f"{FQCN}.region_verify", collections=directory)
         problems += group_problems(Path(directory))
-    for problem in problems:
-        print(problem)
-    print(f"{tarball.name}: {size} bytes, {len(problems)} problems")
-    return 1 if problems else 0
+    return finish(problems, f"{tarball.name}: {size} bytes, ")
 
 
 if __name__ == "__main__":

@@ -11,11 +11,9 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-from check_sizes import files
+from gate import ROOT, finish, tracked
 
-ROOT = Path(__file__).resolve().parents[2]
 _WORD = r"[\w\[\]-]+"
 _SWITCH = re.compile(rf"# (?:noqa|shellcheck disable|type: ignore)(?P<codes>(?:[:=] ?{_WORD}(?:, ?{_WORD})*)?"
                      r"(?:\[[\w, -]+\])?)(?P<reason>.*)")
@@ -57,16 +55,13 @@ def problems_of(name: str, text: str) -> list[str]:
 
 def main() -> int:
     problems: list[str] = []
-    for name in files():
+    for name in tracked(new=True):
         path = ROOT / name
         try:
             problems += problems_of(name, path.read_text())
         except UnicodeDecodeError:
             continue  # tables of firmware and the like, as bytes
-    for problem in problems:
-        print(problem)
-    print(f"{len(problems)} problems")
-    return 1 if problems else 0
+    return finish(problems)
 
 
 if __name__ == "__main__":

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import build_collection
 import yaml
+from gate import ROOT, finish, tracked
 
-ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 FRAGMENTS = ROOT / "changelogs" / "fragments"
 
 
 def released(copy: Path) -> Path:
     """The tracked files in COPY, in a repository without history, with the changelog of galaxy.yml's version."""
-    for name in build_collection.tracked(ROOT):
+    for name in tracked():
         target = copy / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, target)
@@ -59,10 +59,7 @@ def main() -> int:
     problems += [f"{name} is left" for name in left]
     problems += [f"{name} is not in the tarball" for name in ("CHANGELOG.md", "changelogs/changelog.yaml")
                  if name not in names]
-    for problem in problems:
-        print(problem)
-    print(f"release {version}: {len(problems)} problems")
-    return 1 if problems else 0
+    return finish(problems, f"release {version}: ")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from gate import ROOT, tracked
+
 BIN = Path(sys.executable).parent
 _SHELL = re.compile(r"#!.*[/ ](sh|bash)\b|(#.*\n)*# shellcheck shell=")
 # What is left out in a file, and why. Other exceptions stand in the scripts, beside what they are for.
@@ -35,9 +36,7 @@ def scripts(names: Iterable[str]) -> list[str]:
 
 
 def main() -> int:
-    argv = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    found = scripts(sorted(filter(None, listed.split("\0"))))
+    found = scripts(tracked(new=True))
     check = [str(BIN / "shellcheck"), "--external-sources"]
     most = [name for name in found if name not in EXCLUDED]
     failed = subprocess.run([*check, *most], cwd=ROOT, check=False).returncode

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import ast
 import fnmatch
-import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from gate import ROOT, finish, tracked
+
 MAX_FILE = 400
 MAX_FUNCTION = 60
 # A pattern of files that may be longer, and why.
@@ -30,13 +29,6 @@ LONG_FILES = {
     "tests/unit/_vfio/test_verify.py": "one table of cases over the fixtures that it begins with",
     "tests/unit/lab/test_gpu.py": "one table of cases over the fixtures that it begins with",
 }
-
-
-def files() -> list[str]:
-    """What git tracks, or would with the next commit."""
-    argv = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    done = subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True)
-    return sorted(name for name in set(done.stdout.split("\0")) if name and (ROOT / name).is_file())
 
 
 def long_functions(source: str) -> Iterator[str]:
@@ -55,7 +47,7 @@ def is_python(name: str, text: str) -> bool:
 def main() -> int:
     problems: list[str] = []
     unused = set(LONG_FILES)
-    for name in files():
+    for name in tracked(new=True):
         try:
             text = (ROOT / name).read_text()
         except UnicodeDecodeError:
@@ -69,10 +61,7 @@ def main() -> int:
         if is_python(name, text):
             problems += [f"{name}: {found}" for found in long_functions(text)]
     problems += [f"{pattern} is not above {MAX_FILE} lines and needs no exception" for pattern in sorted(unused)]
-    for problem in problems:
-        print(problem)
-    print(f"{len(problems)} problems, {len(LONG_FILES)} exceptions")
-    return 1 if problems else 0
+    return finish(problems, f"{len(LONG_FILES)} exceptions, ")
 
 
 if __name__ == "__main__":
