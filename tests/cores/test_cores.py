@@ -16,6 +16,7 @@ from pathlib import Path
 
 import places
 import pytest
+from gate import ROOT
 
 # ansible-core and the controller's Pythons that it knows. It runs with the first that is here, so that a machine with
 # all of them tries each once.
@@ -115,12 +116,12 @@ def test_units(version: str) -> None:
 @pytest.mark.parametrize("version", ONLY_TARGETS)
 def test_units_on_a_managed_host(version: str) -> None:
     own = places.environment(f"target-{version}", python(version), TEST_PACKAGES)
-    areas = sorted(str(path) for path in (places.ROOT / "tests" / "unit").glob("_*"))
+    areas = sorted(str(path) for path in (ROOT / "tests" / "unit").glob("_*"))
     # action plugins, and the rendering of domains in them, are the controller's
     argv = [str(own / "python"), "-m", "pytest", "-p", "no:cacheprovider", "--ignore-glob=*/test_action.py", *areas]
     environment = {**os.environ, "PYTHONPATH": str(places.pure_ansible(core("2.19").bin)),
                    "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(argv, cwd=places.ROOT, env=environment, check=False, stdout=subprocess.PIPE,
+    done = subprocess.run(argv, cwd=ROOT, env=environment, check=False, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True)
     (places.WORK / f"units-target-{version}.log").write_text(done.stdout)
     assert done.returncode == 0, done.stdout[-3000:]

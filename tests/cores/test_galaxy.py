@@ -14,6 +14,7 @@ import build_collection
 import check_release
 import places
 import pytest
+from gate import ROOT
 
 ADDRESS = "repository: https://example.invalid/nvgrace.passthrough\n"
 
@@ -35,7 +36,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> str:
     (places.WORK / "galaxy-importer.log").write_text(done.stdout)
     assert done.returncode == 0, done.stdout[-3000:]
     found = {entry["name"] for entry in json.loads((work / "importer_result.json").read_text())["contents"]}
-    assert found >= {path.stem for path in (places.ROOT / "plugins" / "modules").glob("*.py")}
+    assert found >= {path.stem for path in (ROOT / "plugins" / "modules").glob("*.py")}
     return done.stdout
 
 
