@@ -59,6 +59,7 @@ only_known vfio.h vfio_device_ops \
 only_known vfio_pci_core.h vfio_pci_device_ops get_dmabuf_phys
 
 ops=$(members vfio.h vfio_device_ops)
+# shellcheck disable=SC2086,SC2116 # echo makes one line of it
 case " $(echo $ops) " in
 *" open_device "*" read "*" mmap "*) ;;
 *) fail "struct vfio_device_ops was not understood in $inc/vfio.h" ;;
@@ -66,7 +67,7 @@ esac
 
 flags=
 for op in $ops $(members vfio_pci_core.h vfio_pci_device_ops); do
-	flags="$flags -DNVGRACE_OP_$(echo "$op" | tr a-z A-Z)"
+	flags="$flags -DNVGRACE_OP_$(echo "$op" | tr '[:lower:]' '[:upper:]')"
 done
 
 have() {

@@ -22,7 +22,7 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.text i
 
 _DICT_ARGUMENTS = ("host", "gpus", "stages")
 _KNOWN_ARGUMENTS = frozenset((*_DICT_ARGUMENTS, "dest", "accepted", "reboot_required", "failure",
-                               "after_failure", "quarantined"))
+                              "after_failure", "quarantined"))
 _SAFE_NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 

@@ -350,7 +350,7 @@ def work(module: AnsibleModule, host: Host) -> dict[str, Any]:
 
 def main() -> None:
     module = Module(argument_spec=dict(ARGUMENT_SPEC, _xml={"type": "str"}), required_if=REQUIRED_IF,
-                           supports_check_mode=True)
+                    supports_check_mode=True)
     run_module(module, work)
 
 

@@ -51,8 +51,6 @@ def run_killed(host: EmulatedHost, module: str, arguments: dict[str, Any], at: s
     return reached
 
 
-
-
 def every_point(host: EmulatedHost, module: str, work: dict[str, Any], undo: dict[str, Any], on: str,
                 trees: tuple[str, ...] = STATE, ignored: str = r"(?!)") -> None:
     """Goes through the points of ``work`` and of ``undo``; each time the next run must reach the same end."""

@@ -144,8 +144,8 @@ def test_gh200(hopper: Lab, which: Driver, options: str, layout: str, who: str,
     assert bool(srcversion) == (which is not MAINLINE)
     assert (device["srcversion"] or "") == srcversion
     noted = " ".join(device["notes"])
-    assert ("config read that spans several" in noted, "cuts a read" in noted) == ((True, True) if who == "kernel"
-                                                                                else (False, False)), device["notes"]
+    expected = (True, True) if who == "kernel" else (False, False)
+    assert ("config read that spans several" in noted, "cuts a read" in noted) == expected, device["notes"]
     tried = [text for region in device["regions"] for text in region["evidence"] if "in a child process" in text]
     assert any("was restored" in text for text in tried) and any("BAR registers say" in text for text in tried)
 

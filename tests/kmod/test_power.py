@@ -22,7 +22,6 @@ D0, D3HOT = 0, 3
 class LowPower(DeviceTest):
     """VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY: the function may be suspended until the user leaves it again."""
 
-
     def enter(self) -> None:
         """Enter low power."""
         self.device.feature(vfio.FEATURE_LOW_POWER_ENTRY, vfio.FEATURE_SET, struct.pack("II", 0, 0))

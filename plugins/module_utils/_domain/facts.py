@@ -22,7 +22,7 @@ def parse_cpus(text: str) -> tuple[int, ...]:
     cpus: list[int] = []
     for part in text.split(","):
         if part.strip():
-            first, _, last = part.partition("-")
+            first, _dash, last = part.partition("-")
             cpus.extend(range(int(first), int(last or first) + 1))
     return tuple(cpus)
 

@@ -125,7 +125,7 @@ def _systemd_boot_steps(settings: HostSettings, state: HostState) -> list[Step]:
     commands = tuple((KERNEL_INSTALL, "add", release, image) for release, image in state.kernels)
 
     def check(host: Host) -> None:
-        _require_entries(host, [release for release, _ in state.kernels], added)
+        _require_entries(host, [release for release, _image in state.kernels], added)
 
     generate = generated(KERNEL_INSTALL, mark, commands, "kernel arguments", state, check)
     steps: list[Step] = []

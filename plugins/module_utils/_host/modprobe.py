@@ -80,7 +80,7 @@ def parse_blacklist(text: str) -> set[str]:
 def _blacklist_arguments(cmdline: str) -> set[str]:
     names: set[str] = set()
     for argument in cmdline.split():
-        key, _, value = argument.partition("=")
+        key, _equals, value = argument.partition("=")
         if key in ("module_blacklist", "modprobe.blacklist"):
             names |= {normal(name) for name in value.split(",") if name}
     return names

@@ -115,7 +115,7 @@ def _initramfs_steps(settings: HostSettings, modprobe_conf: Optional[bytes], sta
 def _daemon_reload_steps(settings: HostSettings, state: HostState) -> list[Step]:
     content = files.unit_conf(settings) if state.libvirt_units else None
     return generated(DAEMON_RELOAD, fingerprint(content), (("systemctl", "daemon-reload"),),
-                      "limits of libvirt's units", state)
+                     "limits of libvirt's units", state)
 
 
 def _hugepage_steps(settings: HostSettings, state: HostState) -> list[Step]:

@@ -128,7 +128,7 @@ def _read_node(host: Host, number: int, initiators: set[int]) -> NumaNode:
 def parse_id_list(text: str) -> Iterator[int]:
     """The numbers of a kernel list such as "0-3,8"."""
     for part in filter(None, text.strip().split(",")):
-        first, _, last = part.partition("-")
+        first, _dash, last = part.partition("-")
         yield from range(int(first), int(last or first) + 1)
 
 

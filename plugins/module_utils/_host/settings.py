@@ -117,7 +117,7 @@ def _check_argument(value: str, option: str) -> None:
         raise PassthroughError(f"{option}: {_show(value)} is not a kernel argument of the form name or name=value "
                                "without spaces, quotes and shell characters.")
     _refuse_unsafe(value, option)
-    name, _, words = value.partition("=")
+    name, _equals, words = value.partition("=")
     if _NO_ISOLATION.get(normal(name), set()).intersection(words.split(",")):
         raise PassthroughError(f"{option}: {_show(value)} would switch the IOMMU or interrupt remapping off, and "
                                "without them no device is isolated: leave it out.")

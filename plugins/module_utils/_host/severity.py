@@ -65,7 +65,7 @@ def _best_profile(facts: HostFacts) -> str:
     if facts.kernel.machine == ARCH_OF_PROFILE["x86"]:
         return "x86"
     there = facts.features()
-    fitting = [name for name in GRACE_ORDER if there.issuperset(feature for feature, _ in NEEDS[name])]
+    fitting = [name for name in GRACE_ORDER if there.issuperset(feature for feature, _what in NEEDS[name])]
     # without any, the least demanding one explains best what the host lacks
     return fitting[0] if fitting else GRACE_ORDER[-1]
 

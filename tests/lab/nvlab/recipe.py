@@ -146,7 +146,7 @@ def suite_options(kernel: Kernel) -> tuple[str, ...]:
 def image_key(arch: Arch, kernel: Kernel, public_key: str) -> str:
     """Hash everything that decides what is in an image."""
     assets: list[bytes | str] = [path.relative_to(ASSETS).as_posix().encode() + b"\0" + path.read_bytes()
-              for path in sorted(ASSETS.rglob("*")) if path.is_file()]
+                                 for path in sorted(ASSETS.rglob("*")) if path.is_file()]
     inputs = [SUITE, DISK_SIZE, *image_packages(arch, kernel), *INSTALL_OPTIONS, *FOREIGN_OPTIONS, public_key, *assets]
     inputs += [f"{name}: {' '.join(packages)}" for name, packages in shelves(arch, kernel).items()]
     if suite_options(kernel):

@@ -153,6 +153,8 @@ def test_a_value_that_ansible_stumbles_over(fail: Any) -> None:
 
 
 def test_the_invocation_is_short(fail: Any) -> None:
-    result = fail({"name": "n" * 5000, "count": 3, "many": ["m" * 5000]}, "no")
-    assert result["invocation"]["module_args"] == {
+    # ansible-core 2.21 leaves it out unless it is asked for.
+    result = fail({"name": "n" * 5000, "count": 3, "many": ["m" * 5000], "_ansible_inject_invocation": True}, "no")
+    given = {name: value for name, value in result["invocation"]["module_args"].items() if not name.startswith("_")}
+    assert given == {
         "name": "n" * 60 + "...", "kind": None, "count": 3, "inner": None, "many": ["m" * 60 + "..."]}

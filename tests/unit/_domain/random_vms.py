@@ -57,6 +57,6 @@ def _grace_case(changes: dict[str, Any], host: dict[str, Any], device: str, memo
 GRACE_IN_RANGE = st.builds(_grace_case, st.fixed_dictionaries(_GRACE), st.sampled_from(GRACE_HOSTS),
                            st.sampled_from(["2941", "31c2"]),
                            st.integers(1, 8 * TIB // GIB // 10).map(lambda gib: gib * GIB), st.booleans())
-X86_IN_RANGE = st.fixed_dictionaries(_X86).map(lambda changes: {"vm": vm(**changes), "host": x86_host(),
-                                                               "gpus": X86_GPUS, "regions": []})
+X86_IN_RANGE = st.fixed_dictionaries(_X86).map(lambda changes: {
+    "vm": vm(**changes), "host": x86_host(), "gpus": X86_GPUS, "regions": []})
 CASES_IN_RANGE = st.one_of(GRACE_IN_RANGE, X86_IN_RANGE)

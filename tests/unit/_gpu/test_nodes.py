@@ -187,7 +187,7 @@ def test_a_card_with_two_functions_in_one_group(tmp_path: Path) -> None:
 
 
 def test_a_failure_after_the_group_was_changed_puts_the_owners_back(tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     host = grace_blackwell(tmp_path)
     both = ("0008:01:00.0", "0009:01:00.0")
     bind_gpus(host, options(*both, device_group="kvm"))

@@ -57,7 +57,7 @@ def test_gb200_knows_where_everything_is(tmp_path: Path) -> None:
     assert [gpu["numa_node"] for gpu in gpus] == [0, 0, 1, 1]
     assert [gpu["iommu_group"] for gpu in gpus] == [20, 21, 22, 23]
     assert [gpu["generic_initiator_nodes"] for gpu in gpus] == [list(range(2 + 8 * number, 10 + 8 * number))
-                                                               for number in range(4)]
+                                                                for number in range(4)]
     assert [(bar["index"], bar["size"]) for bar in gpus[0]["bars"]] == [(0, 64 * MIB), (2, 256 * GIB), (4, 32 * MIB)]
 
 
@@ -80,7 +80,7 @@ def test_group_members(tmp_path: Path, make: Maker, number: int, members: list[t
     (hgx_h100, HGX, ("0000:5d:00.0", "0001:9a:00.0", "0001:db:00.0"), "vfio-pci"),
 ])
 def test_some_gpus_are_given_to_vms_and_the_others_stay(tmp_path: Path, make: Maker, all_gpus: tuple[str, ...],
-                                                         chosen: tuple[str, ...], driver: str) -> None:
+                                                        chosen: tuple[str, ...], driver: str) -> None:
     host = make(tmp_path)
     # NVIDIA's persistence daemon holds the GPUs that stay, which is nobody's business here
     host.add_process(700, "nvidia-persiste", [f"/dev/nvidia{number}" for number, address in enumerate(all_gpus)

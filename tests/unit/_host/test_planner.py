@@ -12,11 +12,13 @@ import pytest
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import FileState
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host import files
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.entries import BootEntry
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.facts import Bootloader
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.planner import (
     plan_host,
     reboot_reasons,
     service_restarts,
+    untested,
 )
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.settings import HostSettings, HugepageWish
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.state import HugepageRecord, Record
@@ -50,6 +52,9 @@ def _with_file(state, path, content, ours=True):
     (ARGUMENTS, ["record the kernel arguments that are ours: a=1 b", f"write {GRUB}",
                  "run update-grub (kernel arguments)"]),
     (HostSettings(modprobe_blacklist=("nouveau",)),
+     ["write /etc/modprobe.d/nvgrace-passthrough.conf",
+      "run update-initramfs -u -k all (modprobe.d is part of the initramfs)"]),
+    (HostSettings(modprobe_options=("vfio_pci disable_idle_d3=1",)),
      ["write /etc/modprobe.d/nvgrace-passthrough.conf",
       "run update-initramfs -u -k all (modprobe.d is part of the initramfs)"]),
     (HostSettings(modprobe_blacklist=("nouveau",), update_initramfs=False),
@@ -238,6 +243,15 @@ def test_diff_shows_files_pools_and_modules(state):
     assert (plan.after[POOL], plan.after["modules"]) == (512, ["vfio-pci"])
 
 
+def test_diff_shows_the_arguments_of_each_entry_of_the_boot_menu(state):
+    found = replace(state, bootloader=Bootloader("bls", "/boot/loader/entries"), boot_entries=(
+        BootEntry("/boot/vmlinuz-1", ("quiet", "b")), BootEntry("/boot/vmlinuz-2", ("quiet", "a=1", "b"))))
+    plan = plan_host(ARGUMENTS, found)
+    assert plan.before["arguments of /boot/vmlinuz-1"] == ["quiet", "b"]
+    assert plan.after["arguments of /boot/vmlinuz-1"] == ["quiet", "b", "a=1"]
+    assert plan.before["arguments of /boot/vmlinuz-2"] == plan.after["arguments of /boot/vmlinuz-2"]
+
+
 def test_diff_of_a_converged_host_is_empty(state):
     found = replace(_with_file(state, CONF, files.tmpfiles_conf(WISH)), hugepages={2 << 20: 100},
                     record=Record({}, (), HugepageRecord(2 << 20, 0, 512, "boot-1")))
@@ -273,3 +287,17 @@ def test_reboot_reasons(state, settings, before, now, reasons):
 ])
 def test_service_restarts(state, memlock, running, units):
     assert service_restarts(HostSettings(memlock=memlock), replace(state, running_memlock=running)) == units
+
+
+@pytest.mark.parametrize(("settings", "ways"), [
+    (HostSettings(modprobe_options=("vfio_pci disable_idle_d3=1",)), ["initramfs images by dracut"]),
+    (HostSettings(modprobe_blacklist=("nouveau",), update_initramfs=False), []),
+    (HostSettings(memlock="unlimited"), []),
+])
+def test_what_was_never_run_is_named_only_where_it_is_gone_through(state, settings, ways):
+    assert untested(settings, replace(state, initramfs="dracut")) == ways
+
+
+def test_giving_back_an_initramfs_by_dracut_was_never_run_either(state):
+    found = replace(_with_file(state, files.MODPROBE_CONF, b"x"), initramfs="dracut")
+    assert untested(HostSettings(), found) == ["initramfs images by dracut"]

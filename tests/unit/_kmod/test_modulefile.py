@@ -29,7 +29,7 @@ def test_what_a_module_says() -> None:
 
 
 @pytest.mark.parametrize(("machine", "expected"), [(elf.AARCH64, "aarch64"), (elf.X86_64, "x86_64"),
-                                                  (243, "machine 243")])
+                                                   (243, "machine 243")])
 def test_machine(machine: int, expected: str) -> None:
     assert read_module(elf.module(RELEASE, machine=machine)).machine == expected
 

@@ -135,7 +135,7 @@ def test_settings_that_stood_there_come_back(site: FakeHost) -> None:
 
 
 @pytest.mark.parametrize(("key", "of", "signer", "serial"), [(KEY2, CERTIFICATE2, "Site", "22"),
-                                                           (None, None, "DKMS module signing key", DKMS_SERIAL)])
+                                                             (None, None, "DKMS module signing key", DKMS_SERIAL)])
 def test_another_pair_signs_all_kernels_anew(site: FakeHost, key, of, signer, serial) -> None:
     site.add_kernel(OTHER)
     present(site, kernels=["installed"])

@@ -162,7 +162,7 @@ def test_unknown_command_and_no_reply(gh: Rig) -> None:
 
 
 @pytest.mark.parametrize(("region", "offset", "count"), [(0, (16 << 20) - 2, 4), (7, 4094, 4), (2, 0, 4), (5, 0, 1),
-                                                          (0, 0, 2 << 20)])
+                                                         (0, 0, 2 << 20)])
 def test_accesses_outside_are_refused(gh: Rig, region: int, offset: int, count: int) -> None:
     with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
         gh.client.read(region, offset, count)

@@ -79,7 +79,7 @@ def test_two_gpus() -> None:
     words = argv(spec(gpus=2, product="gb200"))
     functions = [json.loads(value) for value in values(words, "-device") if "vfio-user" in value]
     assert [(one["addr"], one["socket"]["path"]) for one in functions] == [("10.0", "/tmp/run/gpu0"),
-                                                                          ("11.0", "/tmp/run/gpu1")]
+                                                                           ("11.0", "/tmp/run/gpu1")]
     memory = [value for value in values(words, "-device") if value.startswith("nvdimm")]
     assert memory == ["nvdimm,memdev=gpumem0,id=nvdimm0,addr=0x200000000",
                       "nvdimm,memdev=gpumem1,id=nvdimm1,addr=0x300000000"]

@@ -194,7 +194,7 @@ def fake_tools(tmp_path: Path, build: str) -> Path:
         (tmp_path / name).mkdir()
     (tools / "buildroot.sh").write_text(f"test $1 = trixie && echo {tmp_path}/root")
     (tools / "kernel-source.sh").write_text(f"test $1 = 7.3 && echo {tmp_path}/source")
-    (tools / "enter.sh").write_text(f'out=${{7%%:*}}\n{build}\n')
+    (tools / "enter.sh").write_text(f"out=${{7%%:*}}\n{build}\n")
     return tools
 
 

@@ -150,7 +150,7 @@ def test_places() -> None:
 
 
 @pytest.mark.parametrize(("one", "other", "distance"), [(0, 0, 10), (3, 3, 10), (0, 9, 80), (9, 0, 80), (1, 7, 11),
-                                                         (1, 8, 120), (14, 8, 11)])
+                                                        (1, 8, 120), (14, 8, 11)])
 def test_distances(one: int, other: int, distance: int) -> None:
     assert node_distance(place_gpus(find_product("gb200"), 2), one, other) == distance
 
