@@ -58,10 +58,7 @@ def bar_map(regions: Iterable[Region], width: int = 1000, least: int = 4) -> Bar
 
 def parts(region: Region) -> list[tuple[str, Area]]:
     """Memory and holes of a region in the order of their offsets; without a gap, from 0 to its reported size."""
-    if region.role in _MEMORY and region.sparse:
-        areas = region.sparse
-    else:
-        areas = (Area(0, region.actual),)
+    areas = region.sparse if region.role in _MEMORY and region.sparse else (Area(0, region.actual),)
     found: list[tuple[str, Area]] = []
     position = 0
     for area in sorted(areas, key=lambda area: area.offset):

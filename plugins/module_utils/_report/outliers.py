@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """GPUs that differ from the others of the same product. Pure.
 
-A value is usual when at least three GPUs of a product tell theirs and two of three agree; without that nobody knows which of
-them is the odd one. The link's present speed is left out: an idle GPU may have a slower one, and that is no fault.
+A value is usual when at least three GPUs of a product tell theirs and two of three agree; without that nobody knows
+which of them is the odd one. The link's present speed is left out: an idle GPU may have a slower one, and that is no fault.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _SHARE = (2, 3)
 
 @dataclass(frozen=True)
 class Outlier:
-    """One property of one GPU. ``share`` of ``total`` GPUs of the product have the usual value."""
+    """One property of one GPU, ``what``. ``share`` of ``total`` GPUs of the product have the usual value."""
 
     host: str
     address: str
     product: str
-    property: str
+    what: str
     value: str
     usual: str
     share: int
@@ -36,7 +36,7 @@ class Outlier:
 
     @property
     def sentence(self) -> str:
-        return (f"{self.property} is {self.value}; {self.share} of {self.total} {self.product} in this fleet have "
+        return (f"{self.what} is {self.value}; {self.share} of {self.total} {self.product} in this fleet have "
                 f"{self.usual}.")
 
 

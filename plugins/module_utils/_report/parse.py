@@ -185,8 +185,10 @@ def _node(fields: Fields) -> Node:
 
 
 def _stage(name: str, fields: Fields) -> Stage:
-    return Stage(name, fields.flag("ran"), fields.flag("changed"), fields.texts("actions"), fields.maybe_number("seconds"))
+    return Stage(name, fields.flag("ran"), fields.flag("changed"), fields.texts("actions"),
+                 fields.maybe_number("seconds"))
 
 
 def _domain(fields: Fields) -> Domain:
-    return Domain(fields.text("name"), fields.text("state", ""), fields.texts("warnings"), fields.flag("restart_required"))
+    return Domain(fields.text("name"), fields.text("state", ""), fields.texts("warnings"),
+                  fields.flag("restart_required"))
