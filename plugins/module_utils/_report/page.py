@@ -143,8 +143,8 @@ def page_data(fleet: Fleet) -> dict[str, Any]:
 
 
 def _without_nothing(values: dict[str, Any]) -> dict[str, Any]:
-    """The names that say something: no None, no empty text or list, no false."""
-    return {name: value for name, value in values.items() if value not in (None, "", False, [])}
+    """The names that say something: no None, no empty text or list, no false. The number 0 says something."""
+    return {name: value for name, value in values.items() if value or (value == 0 and value is not False)}
 
 
 def gpu_facts(gpu: Gpu) -> tuple[tuple[str, str], ...]:
