@@ -24,7 +24,7 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.page i
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.prometheus import prometheus
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.text import human_size
 
-# The role owns the page's files so that a user who reads the role finds them; the plugin sits two levels below the root.
+# The role owns the page's files so that a user who reads the role finds them; the plugin is two levels below the root.
 _ROLE = Path(__file__).resolve().parents[2] / "roles" / "gpu_report"
 # Name, heading and kind of each column of the table of hosts
 COLUMNS = (("host", "Host", ""), ("outcome", "Outcome", ""), ("gpus", "GPUs", ""), ("verdict", "Verdict", ""),
@@ -36,7 +36,7 @@ MOST = 20
 
 
 def page(fleet: Fleet) -> str:
-    """One HTML page with everything in it; nothing is loaded from elsewhere. What hosts say is data and never markup."""
+    """One HTML page with everything in it; it loads nothing. What hosts say is data and never markup."""
     script = (_ROLE / "files" / "fleet.js").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["human_size"] = human_size
