@@ -76,15 +76,20 @@
 
   function nodes(list, gpus) {
     const box = make("div", {class: "nodes"}), shown = new Set();
+    const groups = [];
     for (const [id, cpus, memory, initiator] of list) {
       const own = gpus.filter((entry) => entry.n === id), reached = gpus.filter((entry) => (entry.i || []).includes(id));
       if (!cpus && !memory && !own.length && !reached.length) continue;
       shown.add(id);
-      box.append(make("div", {class: cpus ? "node" : "node memory"}, make("b", {}, "Node " + id),
-        [cpus && "CPUs " + cpus, memory, !cpus && initiator && "generic initiator"].filter(Boolean).join(", ") || "empty",
-        ...own.map((entry) => make("i", {}, "GPU " + entry.a)),
-        ...reached.map((entry) => make("i", {}, "memory of GPU " + entry.a))));
+      const lines = [...own.map((entry) => "GPU " + entry.a), ...reached.map((entry) => "memory of GPU " + entry.a)];
+      const says = [cpus && "CPUs " + cpus, memory, !cpus && initiator && "generic initiator"].filter(Boolean).join(", ") || "empty";
+      const last = groups[groups.length - 1], key = says + "\n" + lines.join("\n");
+      if (last && !cpus && !memory && last.key === key && last.to === id - 1) last.to = id;
+      else groups.push({from: id, to: id, key, says, lines, cpus});
     }
+    for (const group of groups) box.append(make("div", {class: group.cpus ? "node" : "node memory"},
+      make("b", {}, group.from === group.to ? "Node " + group.from : "Nodes " + group.from + " to " + group.to),
+      group.says, ...group.lines.map((line) => make("i", {}, line))));
     const picked = list.filter(([id]) => shown.has(id)).slice(0, 16), hidden = list.length - shown.size;
     const wrap = make("div", {}, box);
     if (hidden > 0) wrap.append(make("p", {class: "dim"}, hidden + " more nodes are empty and without a GPU."));
