@@ -50,7 +50,8 @@ class BarMap:
 
 
 def bar_map(regions: Iterable[Region], width: int = 1000, least: int = 4) -> BarMap:
-    """The map of the BARs that exist. No segment is narrower than ``least`` units, so that none is hidden."""
+    """The map of the BARs that exist. No segment is narrower than ``least`` units, so that none is hidden; only a BAR
+    of more parts than the drawing has room for has narrower ones."""
     bars = [region for region in regions if region.name.startswith("BAR") and region.reported > 0]
     scale = max((region.reported for region in bars), default=0)
     return BarMap(tuple(_row(region, scale, width, least) for region in bars), scale, width)
@@ -85,10 +86,11 @@ def _row(region: Region, scale: int, width: int, least: int) -> Row:
 
 def _spread(edges: Sequence[int], least: int, width: int) -> list[int]:
     """Edges moved apart to at least ``least``, first to the right, then back from the end of the drawing."""
+    least = min(least, width // (len(edges) - 1))
     moved = [edges[0]]
     for edge in edges[1:]:
         moved.append(max(edge, moved[-1] + least))
-    limit = max(width, least * (len(edges) - 1))
+    limit = width
     for number in range(len(moved) - 1, 0, -1):
         moved[number] = min(moved[number], limit)
         limit = moved[number] - least

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any, Optional
@@ -18,7 +17,7 @@ MAX_ITEMS = 4096
 _MAX_WHOLE = 1 << 64
 # What a terminal, a browser or a metrics file must not get from another host: control characters but tab and newline,
 # halves of characters, and what changes the direction of the text around it.
-_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
 
 class AlienError(PassthroughError):
@@ -61,6 +60,12 @@ class Fields:
             return default
         return value
 
+    def one_of(self, name: str, known: tuple[str, ...]) -> str:
+        value = self.text(name)
+        if value not in known:
+            raise AlienError(f"{self._at(name)} is {value!r}, which is none of {', '.join(known)}.")
+        return value
+
     def maybe_text(self, name: str) -> Optional[str]:
         value = self._get(name, str, "text")
         return None if value is None else clean(value)
@@ -69,9 +74,9 @@ class Fields:
         value = self.maybe_whole(name)
         return default if value is None else value
 
-    def maybe_whole(self, name: str) -> Optional[int]:
+    def maybe_whole(self, name: str, least: int = -1) -> Optional[int]:
         value: Optional[int] = self._get(name, int, "a whole number")
-        if value is not None and not -1 <= value <= _MAX_WHOLE:
+        if value is not None and not least <= value <= _MAX_WHOLE:
             raise AlienError(f"{self._at(name)} is out of range.")
         return value
 
@@ -81,7 +86,7 @@ class Fields:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise AlienError(f"{self._at(name)} is not a number.")
-        if not math.isfinite(value) or not 0 <= value <= _MAX_WHOLE:
+        if not 0 <= value <= _MAX_WHOLE:
             raise AlienError(f"{self._at(name)} is out of range.")
         return float(value)
 

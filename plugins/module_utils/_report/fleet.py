@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -79,13 +80,17 @@ class Fleet:
     made_at: datetime
     old_after: timedelta
 
+    @property
+    def newest(self) -> datetime:
+        """The time of the newest record. One of the future, by a clock that is wrong, makes no other record old."""
+        return max((record.made_at for record in self.records if record.made_at <= self.made_at), default=self.made_at)
+
     def is_old(self, record: Record) -> bool:
-        newest = max(other.made_at for other in self.records)
-        return newest - record.made_at > self.old_after
+        return self.newest - record.made_at > self.old_after
 
     @property
     def old(self) -> tuple[Record, ...]:
-        newest = max((record.made_at for record in self.records), default=self.made_at)
+        newest = self.newest
         return tuple(record for record in self.records if newest - record.made_at > self.old_after)
 
     @property
@@ -109,8 +114,8 @@ def merge(records: Iterable[Record], problems: Sequence[Problem], made_at: datet
         known = newest.get(record.host)
         if known is None or record.made_at > known.made_at:
             newest[record.host] = record
-    missing = [Problem(clean(host), "There is no record of this host yet.") for host in sorted(set(expected))
-               if clean(host) not in newest]
+    missing = [Problem(host, "There is no record of this host yet.")
+               for host in sorted({clean(host) for host in expected} - newest.keys(), key=_natural)]
     kept = tuple(newest[host] for host in sorted(newest, key=_natural))
     return Fleet(kept, (*problems, *missing), find_outliers(kept), made_at, timedelta(hours=old_after_hours))
 
@@ -134,9 +139,9 @@ def read_records(directories: Sequence[Path]) -> tuple[list[Record], list[Proble
 
 
 def _load(path: Path) -> object:
-    if not path.is_file():
-        raise AlienError("it is not a regular file.")
     try:
+        if not path.is_file():
+            raise AlienError("it is not a regular file.")
         if path.stat().st_size > MAX_FILE:
             raise AlienError(f"it is larger than {MAX_FILE >> 20} MiB.")
         return json.loads(path.read_bytes())
@@ -146,16 +151,10 @@ def _load(path: Path) -> object:
         raise AlienError(f"it is not JSON ({error}).") from error
 
 
-def _natural(host: str) -> tuple[tuple[int, int, str], ...]:
+def _natural(host: str) -> tuple[list[tuple[int, int, str]], str]:
     """grace2 comes before grace10."""
-    parts: list[tuple[int, int, str]] = []
-    text = ""
-    for character in f"{host}\0":
-        if text and character.isascii() and character.isdigit() != text[-1].isdigit():
-            parts.append((0, int(text), "") if text.isdigit() else (1, 0, text))
-            text = ""
-        text += character
-    return (*parts, (2, 0, host))
+    parts = re.findall("([0-9]+)|([^0-9]+)", host)
+    return [(0, int(digits), "") if digits else (1, 0, text) for digits, text in parts], host
 
 
 def findings(fleet: Fleet) -> tuple[Finding, ...]:
@@ -163,8 +162,7 @@ def findings(fleet: Fleet) -> tuple[Finding, ...]:
     found: dict[tuple[str, str, str], list[tuple[str, Check]]] = {}
     for record in fleet.records:
         for check in record.findings:
-            status = "accepted" if check.accepted and check.status == "fail" else check.status
-            found.setdefault((check.id, status, check.remedy), []).append((record.host, check))
+            found.setdefault((check.id, check.verdict, check.remedy), []).append((record.host, check))
     order = ("fail", "accepted", "warn")
     grouped = [Finding(name, status, _by_count(check.why for _host, check in items), remedy,
                        tuple(host for host, _check in items))

@@ -4,7 +4,7 @@
 """GPUs that differ from the others of the same product. Pure.
 
 A value is usual when at least three GPUs of a product tell theirs and two of three agree; without that nobody knows
-which of them is the odd one. The link's present speed is left out: an idle GPU may have a slower one without a fault.
+which of them is the odd one. The link's present speed is left out: that of an idle GPU may be lower.
 """
 
 from __future__ import annotations

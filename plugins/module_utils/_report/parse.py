@@ -37,7 +37,7 @@ def parse_record(raw: Any) -> Record:
     version = fields.whole("schema_version", 0)
     if version != SCHEMA_VERSION:
         raise AlienError(f"its schema_version is {version}, and this version of the collection reads {SCHEMA_VERSION}.")
-    outcome = _one_of(fields, "outcome", OUTCOMES)
+    outcome = fields.one_of("outcome", OUTCOMES)
     host = fields.text("inventory_hostname")
     if not host.strip():
         raise AlienError("inventory_hostname is empty.")
@@ -57,13 +57,6 @@ def parse_record(raw: Any) -> Record:
         stages=tuple(_stage(name, fields.object("stages").object(name)) for name in STAGES),
         domains=tuple(_domain(item) for item in fields.objects("domains")),
     )
-
-
-def _one_of(fields: Fields, name: str, known: tuple[str, ...]) -> str:
-    value = fields.text(name)
-    if value not in known:
-        raise AlienError(f"{name} is {value!r}, which is none of {', '.join(known)}.")
-    return value
 
 
 def _time(text: str) -> datetime:
@@ -111,7 +104,7 @@ def _join(*parts: str, separator: str = ", ") -> str:
 
 
 def _check(fields: Fields) -> Check:
-    return Check(fields.text("id"), _one_of(fields, "status", _STATUSES), fields.text("why", ""),
+    return Check(fields.text("id"), fields.one_of("status", _STATUSES), fields.text("why", ""),
                  fields.text("remedy", ""), fields.flag("accepted"))
 
 
@@ -165,8 +158,8 @@ def _verified(device: Fields) -> Verified:
         reasons=device.texts("reasons"),
         verified_at=device.text("verified_at", ""),
         from_record=device.flag("from_record"),
-        memory_seen=memory.maybe_whole("seen"),
-        memory_expected=memory.maybe_whole("expected"),
+        memory_seen=memory.maybe_whole("seen", least=0),
+        memory_expected=memory.maybe_whole("expected", least=0),
         regions=tuple(_region(item) for item in device.objects("regions")),
     )
 

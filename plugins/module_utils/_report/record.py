@@ -24,6 +24,11 @@ class Check:
     remedy: str
     accepted: bool
 
+    @property
+    def verdict(self) -> str:
+        """The status; "accepted" for a failed check whose risk the user takes."""
+        return "accepted" if self.accepted and self.status == "fail" else self.status
+
 
 @dataclass(frozen=True)
 class Area:
