@@ -96,7 +96,10 @@ class ActionModule(ActionBase):
         wanted = result.pop("_wanted", None)
         if wanted:
             contents = {entry.kernel: read_content(directory, entry) for entry in entries if _is_wanted(entry, wanted)}
+            asked = result.get("elapsed") or 0
             result = self._call({**sent, "_modules": pack_modules(contents)}, task_vars)
+            if "elapsed" in result:
+                result["elapsed"] = round(result["elapsed"] + asked, 3)
         return result
 
     def _tree(self, arguments: dict[str, Any]) -> SourceTree:

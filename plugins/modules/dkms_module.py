@@ -306,6 +306,11 @@ actions:
   returned: always
   type: list
   elements: str
+elapsed:
+  description: Seconds of the work on the host, without the connection and the wait for another run.
+  returned: success
+  type: float
+  sample: 0.21
 """
 
 from typing import Any

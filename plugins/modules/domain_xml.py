@@ -304,6 +304,11 @@ broken:
   returned: on such a failure
   type: list
   elements: str
+elapsed:
+  description: Seconds of the work on the host, without the connection and the wait for another run.
+  returned: O(state=present) or O(state=absent)
+  type: float
+  sample: 0.21
 """
 
 from typing import Any

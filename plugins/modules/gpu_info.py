@@ -149,6 +149,13 @@ gpus:
         bits64:
           description: Whether its address has 64 bits.
           type: bool
+    link:
+      description:
+        - The PCIe link, none where the function has none.
+        - C(speed) is in GT/s for each lane, C(width) is the number of lanes; C(max_speed) and C(max_width) are what the
+          function could have. An idle link may be slower than it can be.
+      type: dict
+      sample: {"speed": 32.0, "width": 16, "max_speed": 32.0, "max_width": 16}
     reset_methods:
       description: Ways to reset the function, in the kernel's order.
       type: list
@@ -184,6 +191,11 @@ gpus:
       description: V(in-use) where somebody holds it, else V(bound-vfio) where a VFIO driver has it.
       type: str
       choices: [free, in-use, bound-vfio]
+elapsed:
+  description: Seconds of the work on the host, without the connection and the wait for another run.
+  returned: success
+  type: float
+  sample: 0.21
 """
 
 from typing import Any

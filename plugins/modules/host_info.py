@@ -240,6 +240,11 @@ host:
       returned: success
       sample: [{"id": "iommu-present", "status": "ok", "why": "The IOMMU (arm-smmu-v3) is on and has 12 groups.",
                 "remedy": null}]
+elapsed:
+  description: Seconds of the work on the host, without the connection and the wait for another run.
+  returned: success
+  type: float
+  sample: 0.21
 """
 
 from dataclasses import asdict

@@ -88,17 +88,24 @@ def run_module(module: AnsibleModule, work: Callable[[AnsibleModule, Host], dict
     """Runs ``work`` and ends the module: its result, or one sentence of failure.
 
     ``locked`` is for modules that may change the host; check mode takes no lock because it changes nothing.
-    ``lock_seconds`` is how long to wait for another run on this host.
+    ``lock_seconds`` is how long to wait for another run on this host. The result has ``elapsed``: the seconds of
+    ``work`` by this host's steady clock, without the connection, Python's start and the wait for the lock.
     """
     host = Host()
+
+    def timed() -> dict[str, Any]:
+        started = time.monotonic()
+        result = work(module, host)
+        return {**result, "elapsed": round(time.monotonic() - started, 3)}
+
     try:
         if needs_root:
             require_root()
         if locked and not module.check_mode:
             with host_lock(host, lock_seconds):
-                result = work(module, host)
+                result = timed()
         else:
-            result = work(module, host)
+            result = timed()
     except PassthroughError as error:
         module.fail_json(msg=error.message, **error.details)
     else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Optional
 
 from .._core.host import Host
@@ -59,6 +60,7 @@ def describe_gpu(gpu: SelectedGpu, function: PciFunction, usage: Usage, machine:
         "driver_override": function.driver_override,
         "modalias": function.modalias,
         "bars": [_describe_bar(bar) for bar in function.bars],
+        "link": asdict(function.link) if function.link else None,
         "reset_methods": list(function.reset_methods),
         "holders": [{"pid": holder.pid, "command": holder.command, "path": holder.path, "vm": holder.vm}
                     for holder in usage.holders],

@@ -98,8 +98,20 @@ class PciIdentity:
 
 
 @dataclass(frozen=True)
+class Link:
+    """The PCIe link above a function: transfers a second in units of 10^9 for each lane, and lanes. An idle link may be
+    slower than it can be; ``max_*`` is what the function could have."""
+
+    speed: float
+    width: int
+    max_speed: float
+    max_width: int
+
+
+@dataclass(frozen=True)
 class PciFunction:
-    """One PCI function as sysfs shows it. ``group`` is None while the kernel has put it into no IOMMU group."""
+    """One PCI function as sysfs shows it. ``group`` is None while the kernel has put it into no IOMMU group, ``link``
+    where it has no PCIe link, as a function within the processor's own complex."""
 
     identity: PciIdentity
     subsystem: str
@@ -112,6 +124,7 @@ class PciFunction:
     bars: tuple[Bar, ...]
     reset_methods: tuple[str, ...]
     boot_vga: bool
+    link: Optional[Link] = None
 
     @property
     def address(self) -> str:

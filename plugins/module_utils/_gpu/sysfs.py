@@ -11,7 +11,7 @@ from typing import Optional
 
 from .._core.errors import PassthroughError
 from .._core.host import Host
-from .model import Bar, PciFunction, PciIdentity
+from .model import Bar, Link, PciFunction, PciIdentity
 
 DEVICES = "/sys/bus/pci/devices"
 DRIVERS = "/sys/bus/pci/drivers"
@@ -19,6 +19,8 @@ GROUPS = "/sys/kernel/iommu_groups"
 
 # Vendor and device id, base class, subclass and interface, which the kernel writes with upper-case digits.
 _MODALIAS = re.compile(r"pci:v0000([0-9A-F]{4})d0000([0-9A-F]{4})\S*bc([0-9A-F]{2})sc([0-9A-F]{2})i([0-9A-F]{2})")
+# As "32.0 GT/s PCIe" and "16", or "Unknown" and "0" where there is no link.
+_NUMBER = re.compile(r"[0-9]{1,4}([.][0-9]{1,2})?")
 _STANDARD_BARS = 6
 # In bytes: the standardized part of the config space, and vendor and device id, revision and class in it.
 _HEADER_SIZE = 64
@@ -74,7 +76,18 @@ def read_function(host: Host, address: str) -> PciFunction:
         bars=parse_resource(text("resource")),
         reset_methods=tuple(text("reset_method").split()),
         boot_vga=text("boot_vga") == "1",
+        link=read_link(host, address),
     )
+
+
+def read_link(host: Host, address: str) -> Optional[Link]:
+    """The PCIe link of a function. None where it has none, and where the kernel calls its speed unknown."""
+    names = ("current_link_speed", "current_link_width", "max_link_speed", "max_link_width")
+    found = [_NUMBER.match(host.read_text(device_path(address, name)) or "") for name in names]
+    speed, width, max_speed, max_width = (float(match.group()) if match else 0.0 for match in found)
+    if not speed or not width:
+        return None
+    return Link(speed, int(width), max_speed, int(max_width))
 
 
 def read_driver(host: Host, address: str) -> Optional[str]:

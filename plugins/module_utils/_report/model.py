@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Optional
 
 SCHEMA_VERSION = 1
 _STAGES = ("gpu_host", "gpu_kmod", "gpu_bind", "gpu_verify", "gpu_domain")
@@ -52,7 +52,8 @@ def build_report(hostname: str, arguments: Mapping[str, Any], check_mode: bool, 
         "gpus": list((arguments.get("gpus") or {}).get("gpus") or []),
         "devices": devices,
         "domains": _domains(stages.get("gpu_domain") or {}),
-        "stages": {name: _stage(stages.get(name) or {}) for name in _STAGES},
+        "stages": {"gpu_preflight": _preflight(arguments),
+                   **{name: _stage(stages.get(name) or {}) for name in _STAGES}},
     }
 
 
@@ -61,7 +62,19 @@ def _stage(result: Mapping[str, Any]) -> dict[str, Any]:
     items = result.get("results") or [result]
     actions = [action for item in items for action in item.get("actions") or []]
     ran = bool(result) and not result.get("skipped")
-    return {"ran": ran, "changed": bool(result.get("changed")), "actions": actions}
+    return {"ran": ran, "changed": bool(result.get("changed")), "actions": actions, "seconds": _seconds(items)}
+
+
+def _preflight(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The stage that only reads has two results, those of host_info and gpu_info."""
+    results = [arguments[name] for name in ("host", "gpus") if arguments.get(name)]
+    return {"ran": bool(results), "changed": False, "actions": [], "seconds": _seconds(results)}
+
+
+def _seconds(results: Sequence[Mapping[str, Any]]) -> Optional[float]:
+    """What the modules say that they took; None where none does, as after a failure or a stage that did not run."""
+    elapsed = [result["elapsed"] for result in results if isinstance(result.get("elapsed"), (int, float))]
+    return round(sum(elapsed), 3) if elapsed else None
 
 
 def _domains(result: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -58,6 +58,24 @@ def test_no_group_yet(tmp_path: Path) -> None:
     assert (gpu["iommu_group"], gpu["group_members"]) == (None, [])
 
 
+@pytest.mark.parametrize(("speed", "width", "expected"), [
+    ("16.0 GT/s PCIe", "8", {"speed": 16.0, "width": 8, "max_speed": 32.0, "max_width": 16}),
+    ("2.5 GT/s PCIe", "16", {"speed": 2.5, "width": 16, "max_speed": 32.0, "max_width": 16}),
+    ("Unknown", "0", None),
+    ("Unknown", "16", None),
+    (None, None, None),
+])
+def test_link(tmp_path: Path, speed: str | None, width: str | None, expected: dict[str, float] | None) -> None:
+    host = grace_hopper(tmp_path)
+    base = "/sys/bus/pci/devices/0009:01:00.0"
+    if speed is not None and width is not None:
+        host.write(f"{base}/current_link_speed", speed + "\n")
+        host.write(f"{base}/current_link_width", width + "\n")
+        host.write(f"{base}/max_link_speed", "32.0 GT/s PCIe\n")
+        host.write(f"{base}/max_link_width", "16\n")
+    assert read_gpus(host, None)[0]["link"] == expected
+
+
 def hold_by_qemu(host: FakeHost) -> None:
     host.add_process(4711, "qemu-system-aar", ["/dev/null", "/dev/vfio/11"], QEMU)
 

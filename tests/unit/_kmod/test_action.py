@@ -213,6 +213,13 @@ def test_a_host_gets_the_modules_that_it_asks_for(tmp_path: Path) -> None:
     assert action.calls[1]["module_args"]["_prebuilt"] == action.calls[0]["module_args"]["_prebuilt"]
 
 
+def test_seconds_of_both_calls_count(tmp_path: Path) -> None:
+    stored(tmp_path)
+    action = Recorder({"prebuilt": str(tmp_path)}, answers=[{"changed": False, "_wanted": WANTED, "elapsed": 0.25},
+                                                            {"changed": True, "elapsed": 1.5}])
+    assert action.run()["elapsed"] == 1.75
+
+
 @pytest.mark.parametrize(("damage", "sentence", "calls"), [
     (lambda place: (place / MANIFEST).write_text("{"), "is not the manifest of a module", 0),
     (lambda place: (place / ENTRY.file).write_bytes(b"evil"), "is not the module of its manifest", 1),

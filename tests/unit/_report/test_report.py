@@ -97,7 +97,7 @@ def test_report_keeps_actions_of_looped_stages_and_marks_accepted_checks() -> No
     assert report["checks"][0]["accepted"] is True
     assert report["stages"]["gpu_domain"]["actions"] == ["define vm1"]
     assert [domain["state"] for domain in report["domains"]] == ["defined now", "failed: No."]
-    assert report["stages"]["gpu_bind"] == {"ran": False, "changed": False, "actions": []}
+    assert report["stages"]["gpu_bind"] == {"ran": False, "changed": False, "actions": [], "seconds": None}
     lines = text.host_lines(report)
     assert lines[0] == "grace: verified"
     assert "  fail (accepted) [iommufd] Absent. None." in lines
@@ -133,3 +133,25 @@ def test_published_form_refuses_an_unknown_outcome() -> None:
     report = {**model.build_report("grace", {}, False, "now"), "outcome": "fine"}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(report, schema)
+
+
+def test_published_form_knows_every_role_of_a_region() -> None:
+    """Two files describe a region, because a report may hold less of it than region_verify returns."""
+    report, result = (json.loads((Path(__file__).parents[3] / "docs" / "schemas" / f"{name}.schema.json").read_text())
+                      for name in ("report", "verification"))
+    for one, two in ((schema["$defs"]["region"]["properties"]["role"]["enum"],
+                      schema["$defs"]["device"]["properties"]["verdict"]["enum"]) for schema in (report, result)):
+        assert (set(one), set(two)) == (set(result["$defs"]["region"]["properties"]["role"]["enum"]),
+                                        set(result["$defs"]["device"]["properties"]["verdict"]["enum"]))
+
+
+@pytest.mark.parametrize(("arguments", "stage", "expected"), [
+    ({"host": {"host": {}, "elapsed": 0.5}, "gpus": {"gpus": [], "elapsed": 0.25}}, "gpu_preflight", 0.75),
+    ({"host": {"host": {}}}, "gpu_preflight", None),
+    ({"stages": {"gpu_kmod": {"changed": True, "elapsed": 61.2}}}, "gpu_kmod", 61.2),
+    ({"stages": {"gpu_domain": {"results": [{"elapsed": 1.5}, {"elapsed": 2}, {"failed": True}]}}}, "gpu_domain", 3.5),
+    ({"stages": {"gpu_bind": {"skipped": True}}}, "gpu_bind", None),
+])
+def test_seconds_of_a_stage_are_what_its_modules_say(arguments: dict[str, Any], stage: str,
+                                                     expected: float | None) -> None:
+    assert model.build_report("grace", arguments, False, "now")["stages"][stage]["seconds"] == expected
