@@ -10,7 +10,7 @@ export ANSIBLE_INJECT_FACT_VARS := false
 export MOLECULE_GLOB := molecule/*/molecule.yml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test lint unit sanity cores variants domains test-guest fuzz-args mutants kmod-check proof \
+.PHONY: help setup demo test lint unit sanity cores variants domains test-report test-guest fuzz-args mutants kmod-check proof \
 	molecule test-all test-debug stress compare bench bench-kmod build clean
 
 help:  ## this list
@@ -23,12 +23,12 @@ demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 
 	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest)
 
 test: setup  ## everything that guards the main job (root, 14 GB of disk, 45 minutes first, 35 later)
-	@$(BIN)/python tests/run lint unit sanity variants kmod proof style package domains molecule faults refusals behaviour \
-		guest
+	@$(BIN)/python tests/run lint unit sanity variants kmod proof style package report domains molecule faults fleet \
+		refusals behaviour guest
 
 test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)
-	@$(BIN)/python tests/run lint unit sanity variants kmod proof style package domains molecule faults refusals behaviour \
-		guest more_scenarios hosts cores arguments arithmetic matrix kill contract stress debug speed
+	@$(BIN)/python tests/run lint unit sanity variants kmod proof style package report domains molecule faults fleet \
+		refusals behaviour guest more_scenarios hosts cores arguments arithmetic matrix kill contract stress debug speed
 
 lint: setup  ## what can be said without running it
 	@$(BIN)/python tests/run lint
@@ -47,6 +47,9 @@ variants: setup  ## the choice of the VFIO driver against libvirt's rule, on the
 
 domains: setup  ## golden domains against three libvirts, and each one started as a twin (root, 3 GB of disk)
 	@$(BIN)/python tests/run domains
+
+test-report: setup  ## the page of a fleet in a headless browser (root, where chromium is missing)
+	@$(BIN)/python tests/run report
 
 test-guest: setup  ## a domain of site.yml started inside an emulated host; its guest looks at the GPU
 	@$(BIN)/python tests/run guest

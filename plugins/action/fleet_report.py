@@ -13,12 +13,8 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import require_usable
-from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.fleet_report import (
-    FORMATS,
-    SUFFIXES,
-    read_fleet,
-    write_atomic,
-)
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.files import write_atomic
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.fleet_report import FORMATS, SUFFIXES, read_fleet
 
 _SPEC: dict[str, dict[str, Any]] = {
     "src": {"type": "list", "elements": "path", "required": True},

@@ -9,7 +9,6 @@ import datetime
 import json
 import os
 import re
-import tempfile
 from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail
@@ -19,24 +18,12 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors i
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import require_usable
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.model import build_report
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.text import host_lines
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.files import write_atomic
 
 _DICT_ARGUMENTS = ("host", "gpus", "stages")
 _KNOWN_ARGUMENTS = frozenset((*_DICT_ARGUMENTS, "dest", "accepted", "reboot_required", "failure",
                               "after_failure", "quarantined"))
 _SAFE_NAME = re.compile(r"[^A-Za-z0-9._-]")
-
-
-def write_atomic(path: str, text: str) -> None:
-    """A reader sees the old report or the new one, never half of it."""
-    handle, temporary = tempfile.mkstemp(prefix=".report-", dir=os.path.dirname(path))
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 class ActionModule(ActionBase):
@@ -80,8 +67,7 @@ class ActionModule(ActionBase):
     @staticmethod
     def _write(base: str, report: dict[str, Any], lines: list[str]) -> None:
         try:
-            os.makedirs(os.path.dirname(base), exist_ok=True)
             write_atomic(f"{base}.json", json.dumps(report, indent=2, sort_keys=True, default=str) + "\n")
             write_atomic(f"{base}.txt", "\n".join(lines) + "\n")
-        except OSError as error:
-            raise AnsibleActionFail(f"The report {base}.json cannot be written: {error.strerror}.") from error
+        except PassthroughError as error:
+            raise AnsibleActionFail(error.message) from error

@@ -40,6 +40,11 @@ options:
 author:
   - The nvgrace.passthrough contributors (@nvgrace-passthrough)
 attributes:
+  action_group:
+    support: full
+    membership:
+      - nvgrace.passthrough.passthrough
+    description: Use C(group/nvgrace.passthrough.passthrough) in C(module_defaults) for what modules of a play share.
   check_mode:
     support: full
     description: Reads the records and writes no file.

@@ -9,8 +9,6 @@ import base64
 import datetime
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -75,21 +73,3 @@ def read_fleet(directories: Sequence[str], expected: Iterable[str] = ()) -> Flee
         raise PassthroughError(f"No record of a host is in {', '.join(directories)}: run site.yml first, or name the "
                                f"directory that gpu_report_dir named.{reasons}")
     return fleets.merge(records, problems, datetime.datetime.now(datetime.timezone.utc), expected)
-
-
-def write_atomic(path: str, text: str) -> None:
-    """A reader sees the old report or the new one, never half of it. Raises PassthroughError."""
-    directory = os.path.dirname(os.path.abspath(path))
-    try:
-        os.makedirs(directory, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".report-", dir=directory)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise PassthroughError(f"The report {path} cannot be written: {error.strerror}.") from error
