@@ -110,3 +110,20 @@ def test_bad_hugepage_counts(count):
 
 def test_unlimited_memlock():
     assert parse_settings({"memlock": "unlimited"}).memlock == "unlimited"
+
+
+def test_the_limits_themselves_are_accepted():
+    assert len(parse_settings({"modules_load": [f"m{number}" for number in range(100)]}).modules_load) == 100
+    # with the space behind each, 1536 characters in four
+    full = [f"a{number}={'x' * 380}" for number in range(4)]
+    assert sum(len(argument) + 1 for argument in full) == 1536
+    assert parse_settings({"kernel_arguments": full}).kernel_arguments == tuple(full)
+    with pytest.raises(PassthroughError, match="longer than 1536"):
+        parse_settings({"kernel_arguments": [*full[:3], full[3] + "x"]})
+
+
+@pytest.mark.parametrize(("length", "shown"), [(80, "x" * 80), (81, "x" * 80 + "..."), (400, "x" * 80 + "...")])
+def test_a_value_is_shown_up_to_80_characters(length, shown):
+    with pytest.raises(PassthroughError) as caught:
+        parse_size("x" * length, "memlock")
+    assert f"{shown!r} is not a size" in caught.value.message
