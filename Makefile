@@ -10,7 +10,7 @@ export ANSIBLE_INJECT_FACT_VARS := false
 export MOLECULE_GLOB := molecule/*/molecule.yml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test lint unit variants domains test-guest fuzz-args mutants kmod-check proof \
+.PHONY: help setup demo test lint docs unit variants domains test-guest fuzz-args mutants kmod-check proof \
 	molecule test-all test-debug stress compare bench bench-kmod build clean
 
 help:  ## this list
@@ -31,6 +31,9 @@ test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, 
 
 lint: setup  ## what can be said without running it
 	@$(BIN)/python tests/run lint
+
+docs: setup  ## the documentation's site in docs/build, a page for each module and role
+	@$(BIN)/python tests/tools/site.py
 
 unit: setup  ## unit tests
 	@$(BIN)/python tests/run unit
@@ -79,4 +82,4 @@ build: setup  ## the collection's tarball
 
 clean:  ## stops the labs, unmounts, removes the cache and all that the targets made here
 	@tests/lab/lab clean
-	@rm -rf .venv .build reports
+	@rm -rf .venv .build docs/build reports
