@@ -33,7 +33,7 @@ lint: setup  ## what can be said without running it
 	@$(BIN)/python tests/run lint
 
 docs: setup  ## the documentation's site in docs/build, a page for each module and role
-	@$(BIN)/python tests/tools/site.py
+	@$(BIN)/python tests/tools/docs_site.py
 
 unit: setup  ## unit tests
 	@$(BIN)/python tests/run unit

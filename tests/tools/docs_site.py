@@ -39,6 +39,8 @@ ANSIBLE = {
     "common_return_values": "reference_appendices/common_return_values.html",
 }
 _ANSIBLE_LINK = re.compile(r":ref:`([^<`]+) <(" + "|".join(ANSIBLE) + r")>`")
+# Where a role or module describes itself in the repository: its page is made of the same text.
+_DESCRIBED = re.compile(r"roles/(?P<role>\w+)/README\.md|plugins/modules/(?P<module>\w+)\.py")
 _TARGETS = re.compile(r"\]\((?!https?:|#)([^)\s]+)\)")
 _ENTRY = re.compile(r"^([a-z0-9][a-z0-9/_-]*)$", re.MULTILINE)
 
@@ -50,6 +52,10 @@ def place_in_site(origin: Path, target: str) -> str:
     suffix = f"#{anchor}" if anchor else ""
     if wanted in ELSEWHERE:
         return ELSEWHERE[wanted] + suffix
+    described = _DESCRIBED.fullmatch(wanted)
+    if described:
+        kind = "role" if described["role"] else "module"
+        return f"collection/{described['role'] or described['module']}_{kind}.rst{suffix}"
     if not wanted.startswith("docs/"):
         raise SystemExit(f"{origin} links to {target}: no page of the site shows that file")
     return os.path.relpath(wanted, "docs") + suffix
