@@ -23,16 +23,16 @@ demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 
 	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest)
 
 test: setup  ## everything that guards the main job (root, 12 GB of disk, 45 minutes first, 35 later)
-	@$(BIN)/python tests/run lint unit variants kmod proof package domains molecule faults refusals behaviour guest
+	@$(BIN)/python tests/run lint unit docs variants kmod proof package domains molecule faults refusals behaviour guest
 
 test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)
-	@$(BIN)/python tests/run lint unit variants kmod proof package domains molecule faults refusals behaviour guest \
+	@$(BIN)/python tests/run lint unit docs variants kmod proof package domains molecule faults refusals behaviour guest \
 		more_scenarios hosts arguments style arithmetic matrix kill contract stress debug speed
 
 lint: setup  ## what can be said without running it
 	@$(BIN)/python tests/run lint
 
-docs: setup  ## the documentation's site in docs/build, a page for each module and role
+docs: setup  ## the documentation's site in docs/build, with a page for each module and role
 	@$(BIN)/python tests/tools/docs_site.py
 
 unit: setup  ## unit tests

@@ -12,6 +12,7 @@ from messages import HOLE, Message, all_messages, kernel_messages, plugin_messag
 
 ENTRIES = entries(PAGE.read_text(encoding="utf-8"))
 MESSAGES = list({message.text: message for message in all_messages()}.values())
+PHRASES = {message.text: phrases(message.text) for message in MESSAGES}
 FAULTS = (ROOT / "molecule" / "faults" / "expected.yml").read_text() + (
     ROOT / "molecule" / "faults" / "molecule.yml").read_text()
 
@@ -32,8 +33,8 @@ def test_the_entry_says_everything(entry: Entry) -> None:
 def own_phrases(entry: Entry) -> set[str]:
     """Phrases of the entry's messages that those of no other entry have."""
     mine = {item.text for item in MESSAGES if entry.has(item.text)}
-    others = set().union(*(phrases(item.text) for item in MESSAGES if item.text not in mine))
-    return set().union(*map(phrases, mine)) - others
+    others = set().union(*(PHRASES[item.text] for item in MESSAGES if item.text not in mine))
+    return set().union(*(PHRASES[text] for text in mine)) - others
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.title)

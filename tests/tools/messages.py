@@ -1,7 +1,8 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every message with which the code refuses or fails: of plugins (their syntax tree), the reasons of verdicts, roles and
-playbooks (fail and assert), the kernel module (its errors and warnings). Run it to see them all, with the places they come from.
+"""Every message with which the code refuses or fails: of plugins (their syntax tree), the reasons of verdicts, roles
+and playbooks (fail and assert), the kernel module (its errors and warnings). Run it to see them all, with the places they
+come from.
 
 A message is a text with HOLE where a value stands at run time.
 """
@@ -9,6 +10,7 @@ A message is a text with HOLE where a value stands at run time.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -136,14 +138,19 @@ def _refusals(node: ast.AST) -> Iterator[tuple[int, ast.expr]]:
             yield node.lineno, node.args[0]
 
 
+@functools.cache
+def _plugins() -> Plugins:
+    return Plugins()
+
+
 def plugin_messages() -> list[Message]:
-    return list(Plugins().messages())
+    return list(_plugins().messages())
 
 
 def verdict_messages() -> list[Message]:
     """The reasons of verdicts that are not ok: what stands after FAIL or UNCHECKED, or as the bad side of a comparison;
     what functions return as lists of complaints; what the probes find wrong."""
-    plugins = Plugins()
+    plugins = _plugins()
     found = []
     for name in ("judge", "probe", "verify"):
         path = ROOT / "plugins" / "module_utils" / "_vfio" / f"{name}.py"
@@ -159,11 +166,12 @@ def _complaints(function: ast.FunctionDef) -> Iterator[ast.expr]:
     for node in ast.walk(function):
         if isinstance(node, ast.Tuple) and len(node.elts) == 3 and ast.unparse(node.elts[1]) != "OK":
             yield node.elts[2]
-        elif isinstance(node, ast.Return) and node.value is not None and returns in ("list[str]", "Optional[str]"):
-            yield node.value
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and (
-                node.targets[0].id in ("problems", "reason")):
-            yield node.value
+        elif isinstance(node, ast.Return) and node.value is not None:
+            if returns in ("list[str]", "Optional[str]"):
+                yield node.value
+        elif isinstance(node, ast.Assign):
+            if isinstance(node.targets[0], ast.Name) and node.targets[0].id in ("problems", "reason"):
+                yield node.value
         elif isinstance(node, ast.Call) and returns == "list[str]" and ast.unparse(node.func).endswith(".append"):
             yield node.args[0]
 

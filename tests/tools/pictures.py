@@ -93,7 +93,8 @@ def picture(title: str, memory: int, mig_bug: bool) -> str:
         "<!-- Copyright: Contributors to the nvgrace.passthrough project -->",
         "<!-- SPDX-License-Identifier: GPL-3.0-or-later -->",
         "<!-- Drawn by tests/tools/pictures.py. -->",
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}" '
+        'role="img">',
         f"<title>{escape(title)}</title><style>{STYLE}</style>",
         '<defs><pattern id="hole" width="8" height="8" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
         '<rect width="8" height="8" fill="#fff"/><path d="M0 0V8" stroke="#999" stroke-width="3"/></pattern></defs>',
