@@ -1,6 +1,6 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sphinx's configuration. ``make docs`` (tests/tools/docs_site.py) copies it and the pages to .build/site and builds there."""
+"""Sphinx's configuration. ``make docs`` (tests/tools/docs_site.py) copies it with the pages to .build/site."""
 
 from __future__ import annotations
 

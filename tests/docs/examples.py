@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The examples of the documentation: fenced blocks of the pages, EXAMPLES of the modules, and commands in the text.
 
-A block of commands says beside it how it is tested: ``<!-- example: run -->`` is run, ``<!-- example: host -->`` wants a
-host, emulated or real, and is only looked at: program, options, playbook, tags, variables.
+A block of commands says beside it how it is tested: ``<!-- example: run -->`` is run, ``<!-- example: host -->`` wants
+a host, emulated or real, and is only looked at: program, options, playbook, tags, variables.
 """
 
 from __future__ import annotations

@@ -31,3 +31,11 @@ def test_a_link_to_a_file_without_a_page_is_an_error() -> None:
 def test_pages_that_no_list_names_are_in_the_last_one() -> None:
     index = "```{toctree}\nfleet\ncollection/index\n```\n```{toctree}\n<!-- other pages -->\n```\n"
     assert site.with_other_pages(index, ["fleet", "index", "new"]).endswith("```{toctree}\nnew\n```\n")
+
+
+def test_pages_of_the_collection_are_adapted() -> None:
+    page = (".. contents::\n   :local:\n   :depth: 1\n\nSee :ref:`here <common_return_values>`.\n\n"
+            ".. toctree::\n\n    gpu_info_module\n    gpu_bind_role\n")
+    assert site.for_this_site(page) == (
+        "\nSee `here <https://docs.ansible.com/ansible/latest/reference_appendices/common_return_values.html>`__.\n\n"
+        ".. toctree::\n\n    gpu_info <gpu_info_module>\n    gpu_bind <gpu_bind_role>\n")

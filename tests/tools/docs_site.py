@@ -91,13 +91,18 @@ def prepare() -> None:
     (SOURCE / "antsibull.cfg").write_text(ANTSIBULL, encoding="utf-8")
 
 
-def link_ansible() -> None:
-    """Turns references to Ansible's own documentation into links."""
+def for_this_site(text: str) -> str:
+    """A page of antsibull-docs without its table of contents, which the theme has beside the page; with links for
+    references to Ansible's own documentation, and short names in the list at the side."""
+    text = re.sub(r"^\.\. contents::\n(?:[ ]+:.*\n)*", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^( +)(\w+)_(module|role)$", r"\1\2 <\2_\3>", text, flags=re.MULTILINE)
+    return _ANSIBLE_LINK.sub(
+        lambda found: f"`{found[1]} <https://docs.ansible.com/ansible/latest/{ANSIBLE[found[2]]}>`__", text)
+
+
+def adapt_collection() -> None:
     for path in (SOURCE / "collection").glob("*.rst"):
-        text = path.read_text(encoding="utf-8")
-        path.write_text(_ANSIBLE_LINK.sub(
-            lambda found: f"`{found[1]} <https://docs.ansible.com/ansible/latest/{ANSIBLE[found[2]]}>`__", text),
-            encoding="utf-8")
+        path.write_text(for_this_site(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def run(*argv: str) -> None:
@@ -114,7 +119,7 @@ def main() -> int:
         "--squash-hierarchy", "--fail-on-error", "--no-add-antsibull-docs-version", "--dest-dir",
         str(SOURCE / "collection"), FQCN)
     (SOURCE / "collection" / "environment_variables.rst").unlink()  # the collection declares none
-    link_ansible()
+    adapt_collection()
     shutil.rmtree(TARGET, ignore_errors=True)
     run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", str(SOURCE), str(TARGET))
     print(f"{sum(1 for _ in TARGET.rglob('*.html'))} pages: {TARGET.relative_to(ROOT)}/index.html")

@@ -1,8 +1,8 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Every message with which the code refuses or fails: of plugins (their syntax tree), the reasons of verdicts, roles
-and playbooks (fail and assert), the kernel module (its errors and warnings). Run it to see them all, with the places they
-come from.
+and playbooks (fail and assert), the kernel module (its errors and warnings). Run it to see them all, with the places
+that they come from.
 
 A message is a text with HOLE where a value stands at run time.
 """

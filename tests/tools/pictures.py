@@ -28,7 +28,8 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.layout i
 PICTURES = ROOT / "docs" / "pictures"
 WIDTH, LEFT, ROW, BAR = 840, 70, 62, 26
 COLOURS = {"usemem": "#76b900", "resmem": "#e08a00", "memory": "#8fa3ad"}
-STYLE = "text{font:13px sans-serif;fill:#222}.small{font-size:12px;fill:#555}.title{font-size:15px;font-weight:bold}"
+STYLE = ("text{font-family:sans-serif;font-size:13px;fill:#222}.small{font-size:12px;fill:#555}"
+         ".title{font-size:15px;font-weight:bold}")
 # Narrower than this no piece can be seen; the picture says so.
 LEAST = 5.0
 
