@@ -55,6 +55,12 @@ def phrases(text: str) -> set[str]:
     return found
 
 
+def quotes(source: str, pattern: str) -> bool:
+    """Whether a test has the first part of a message, up to its colon, with values where the pattern has ``...``."""
+    pieces = pattern.split(":")[0].split("...")
+    return len("".join(pieces)) >= 10 and re.search(".{1,60}?".join(map(re.escape, pieces)), source) is not None
+
+
 def spoken(source: str) -> str:
     """The text of a test: literals that go on in the next line joined, backslashes of regular expressions removed."""
     return re.sub(r"\\(.)", r"\1", re.sub(r'"\s*\n\s*[rf]*"', "", source))

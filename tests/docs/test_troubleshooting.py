@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from entries import PAGE, PARTS, ROOT, Entry, entries, matches, phrases, spoken
+from entries import PAGE, PARTS, ROOT, Entry, entries, matches, phrases, quotes, spoken
 from messages import HOLE, Message, all_messages, kernel_messages, plugin_messages, task_messages
 
 ENTRIES = entries(PAGE.read_text(encoding="utf-8"))
@@ -45,7 +45,8 @@ def test_what_makes_the_message_is_there(entry: Entry) -> None:
     for name in named:
         if "/" in name:
             source = spoken((ROOT / name).read_text())
-            assert any(phrase in source for phrase in own_phrases(entry)), name
+            assert any(phrase in source for phrase in own_phrases(entry)) or any(
+                quotes(source, pattern) for pattern in entry.patterns), name
         else:
             assert re.search(rf"\b{name}\b", FAULTS), name
 
@@ -67,3 +68,12 @@ def test_messages_of_all_kinds_are_found() -> None:
 ])
 def test_matching(pattern: str, text: str, fits: bool) -> None:
     assert matches(pattern, text) is fits
+
+
+@pytest.mark.parametrize(("pattern", "source", "found"), [
+    ("The domain ... is running: shut it down", 'match="The domain b is running"', True),
+    ("The domain ... is running: shut it down", 'match="The domain b was running"', False),
+    ("... is: gone", "a b c is", False),
+])
+def test_quoting(pattern: str, source: str, found: bool) -> None:
+    assert quotes(source, pattern) is found

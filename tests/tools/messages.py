@@ -1,6 +1,6 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every message with which the code refuses or fails: of plugins (their syntax tree), the reasons of verdicts, roles
+"""Every message with which the code refuses, fails or warns: of plugins (their syntax tree), reasons of verdicts, roles
 and playbooks (fail and assert), the kernel module (its errors and warnings). Run it to see them all, with the places
 that they come from.
 
@@ -25,6 +25,9 @@ FAMILY = {"PassthroughError", "CommandError", "UapiError", "LayoutError", "Child
           "DeviceInUseError", "AnsibleActionFail"}
 # What hands on the message of another place, which is in the list from there.
 _HANDED_ON = re.compile(r"(error\.message|str\(error\)|shorten\((error\.message|str\(error\)),.*)$")
+# Functions whose sentences become warnings in another one.
+_WARN = {"_arguments", "_blacklisted", "_by_ids", "_driverctl", "_foreign_copies", "_left_behind", "_modprobe",
+         "_module_lists", "_udev", "_warnings", "open_to_everybody", "unsafe_settings"}
 _VALUE = re.compile(r"{{.*?}}|{%.*?%}", re.DOTALL)
 _PRINT = re.compile(r'\b(?:pci|pr)_(?:err|warn)\(((?:[^()"]|"(?:[^"\\]|\\.)*"|\([^()]*\))*)\);')
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
@@ -176,6 +179,32 @@ def _complaints(function: ast.FunctionDef) -> Iterator[ast.expr]:
             yield node.args[0]
 
 
+def warning_messages() -> list[Message]:
+    """What is put into lists of warnings, and what functions return that make one."""
+    found = []
+    for path, tree in _plugins().trees.items():
+        for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]:
+            for node in _warnings(function):
+                found += [Message(f"{path.relative_to(ROOT)}:{node.lineno}", text)
+                          for text in _plugins().texts(node, function) if len(text.replace(HOLE, "")) > 20]
+    return found
+
+
+def _warnings(function: ast.FunctionDef) -> Iterator[ast.expr]:
+    if function.name in _WARN:
+        yield from (node for node in ast.walk(function) if isinstance(node, ast.JoinedStr))
+        return
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("warnings.append", "module.warn"):
+            yield node.args[0]
+        elif isinstance(node, (ast.Assign, ast.AugAssign)):
+            target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
+            if ast.unparse(target) == "warnings":
+                yield node.value
+        elif isinstance(node, ast.Return) and node.value is not None and function.name.endswith("warning"):
+            yield node.value
+
+
 def _tasks(value: Any) -> Iterator[dict[str, Any]]:
     if isinstance(value, list):
         for item in value:
@@ -215,7 +244,7 @@ def kernel_messages() -> list[Message]:
 
 
 def all_messages() -> list[Message]:
-    return plugin_messages() + verdict_messages() + task_messages() + kernel_messages()
+    return plugin_messages() + verdict_messages() + warning_messages() + task_messages() + kernel_messages()
 
 
 if __name__ == "__main__":
