@@ -10,7 +10,7 @@ export ANSIBLE_INJECT_FACT_VARS := false
 export MOLECULE_GLOB := molecule/*/molecule.yml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test lint unit sanity cores variants domains test-report test-guest fuzz-args mutants kmod-check proof \
+.PHONY: help setup demo test lint docs unit sanity cores variants domains test-report test-guest fuzz-args mutants kmod-check proof \
 	molecule test-all test-debug stress compare bench bench-kmod build clean
 
 help:  ## this list
@@ -23,15 +23,18 @@ demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 
 	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest)
 
 test: setup  ## everything that guards the main job (root, 14 GB of disk, 45 minutes first, 35 later)
-	@$(BIN)/python tests/run lint unit sanity variants kmod proof style package report domains molecule faults fleet \
+	@$(BIN)/python tests/run lint unit docs sanity variants kmod proof style package report domains molecule faults fleet \
 		refusals behaviour guest
 
 test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)
-	@$(BIN)/python tests/run lint unit sanity variants kmod proof style package report domains molecule faults fleet \
+	@$(BIN)/python tests/run lint unit docs sanity variants kmod proof style package report domains molecule faults fleet \
 		refusals behaviour guest more_scenarios hosts cores arguments arithmetic matrix kill contract stress debug speed
 
 lint: setup  ## what can be said without running it
 	@$(BIN)/python tests/run lint
+
+docs: setup  ## the documentation's site in docs/build, with a page for each module and role
+	@$(BIN)/python tests/tools/docs_site.py
 
 unit: setup  ## unit tests
 	@$(BIN)/python tests/run unit
@@ -89,4 +92,4 @@ build: setup  ## the collection's tarball in .build; the same sources give the s
 
 clean:  ## stops the labs, unmounts, removes the cache and all that the targets made here
 	@tests/lab/lab clean
-	@rm -rf .venv .build reports
+	@rm -rf .venv .build docs/build reports

@@ -1,0 +1,43 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Refusals of roles and playbooks that come before anything is asked of a host. Run in check mode all the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def failure(playbook: str, variables: dict[str, Any]) -> str:
+    """What ansible-playbook prints of a play on this machine that must fail."""
+    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".build"), "ANSIBLE_NOCOLOR": "1"}
+    argv = [str(Path(sys.executable).parent / "ansible-playbook"), "--check", "-i", "localhost,", "-c", "local",
+            "-e", json.dumps({"ansible_become": False, **variables}), playbook]
+    done = subprocess.run(argv, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 2, done.stdout + done.stderr
+    return " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(("role", "variables", "message"), [
+    ("gpu_preflight", {}, "nvgrace_gpus is empty: list the GPUs of localhost by address"),
+    ("gpu_kmod", {"gpu_kmod_build": "once"}, "gpu_kmod_build is once: name the host that builds in gpu_kmod_builder"),
+])
+def test_roles(tmp_path: Path, role: str, variables: dict[str, Any], message: str) -> None:
+    playbook = tmp_path / "play.yml"
+    playbook.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False,
+                                     "roles": [f"nvgrace.passthrough.{role}"]}]))
+    assert re.search(message, failure(str(playbook), variables))
+
+
+def test_restore_of_an_empty_list() -> None:
+    assert "restore_gpus is empty: name the GPUs of localhost that go back" in failure(
+        "nvgrace.passthrough.restore", {"restore_gpus": []})
