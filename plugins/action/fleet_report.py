@@ -51,4 +51,4 @@ class ActionModule(ActionBase):
                 write_atomic(path, text)
         return {"changed": False, "paths": paths, "outcomes": dict(fleet.outcomes),
                 "problems": [{"name": problem.name, "why": problem.why} for problem in fleet.problems],
-                "outliers": [f"{odd.host} {odd.address}: {odd.sentence}" for odd in fleet.outliers]}
+                "outliers": [f"{odd.host} {odd.address}: {odd.text}" for odd in fleet.outliers]}

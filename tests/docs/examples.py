@@ -21,7 +21,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROO
          ROOT / "tests" / "lab" / "README.md"]
 COMMAND_LANGUAGES = {"console", "bash", "sh", "shell"}
 # Blocks that show what is printed, or tell Sphinx something.
-NO_EXAMPLES = {"text", "{toctree}"}
+NO_EXAMPLES = {"text", "{toctree}", "mermaid"}
 _THEN = {"|", ">", ">>", "&&", ";"}
 _FENCE = re.compile(r"(?:<!-- example: (?P<how>\w+) -->\n)?^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$", re.M | re.S)
 # Programs whose commands in the text are looked at, too.

@@ -188,6 +188,9 @@ def test_commands_that_want_a_host(item: tuple[Example, str]) -> None:
         check_lab(argv)
     elif program == "molecule":
         assert (ROOT / "molecule" / (argv[argv.index("-s") + 1] if "-s" in argv else "default")).is_dir()
+    elif program == "tools/fleet-report":
+        source = (ROOT / program).read_text(encoding="utf-8")
+        assert [word for word in argv if word.startswith("--") and f'"{word}"' not in source] == []
     elif program == "ansible-galaxy":
         assert argv[1:3] == ["collection", "install"] and re.fullmatch(r"nvgrace-passthrough-[\d.]+\.tar\.gz", argv[3])
     else:
@@ -202,7 +205,7 @@ def check_lab(argv: list[str]) -> None:
 
 def test_there_are_examples_of_each_kind() -> None:
     assert {kind(example) for example in YAML} == {"inventory", "tasks", "variables"}
-    assert len(of_modules()) == 8 and len(TO_RUN) >= 1 and len(ON_HOSTS) > 30
+    assert len(of_modules()) == 9 and len(TO_RUN) >= 1 and len(ON_HOSTS) > 30
 
 
 @pytest.mark.parametrize(("given", "word"), [({"gpu": []}, "Supported parameters"), ({"in_use": "kill"}, "one of"),

@@ -93,7 +93,7 @@ def _finding(finding: Finding) -> tuple[str, ...]:
 
 
 def _outliers(fleet: Fleet) -> list[str]:
-    rows = [f"- **{escape(outlier.host)}**, {escape(outlier.address)}: {escape(outlier.sentence)}"
+    rows = [f"- **{escape(outlier.host)}**, {escape(outlier.address)}: {escape(outlier.text)}"
             for outlier in fleet.outliers]
     return _section("GPUs that differ from others of the product", _limited(rows, MAX_ITEMS, "difference"))
 

@@ -35,7 +35,7 @@ class Outlier:
     total: int
 
     @property
-    def sentence(self) -> str:
+    def text(self) -> str:
         return (f"{self.what} is {self.value}; {self.share} of {self.total} {self.product} in this fleet have "
                 f"{self.usual}.")
 

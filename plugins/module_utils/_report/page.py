@@ -112,7 +112,7 @@ def page_data(fleet: Fleet) -> dict[str, Any]:
     texts, checks, maps, topologies = Table(), Table(), Table(), Table()
     odd: dict[tuple[str, str], list[str]] = {}
     for outlier in fleet.outliers:
-        odd.setdefault((outlier.host, outlier.address), []).append(outlier.sentence)
+        odd.setdefault((outlier.host, outlier.address), []).append(outlier.text)
 
     def gpu_data(host: str, gpu: Gpu) -> dict[str, Any]:
         return _without_nothing({

@@ -95,4 +95,4 @@ def test_order_is_that_of_the_records(order: Callable[[list[Record]], list[Recor
 
 def test_sentence() -> None:
     outlier = Outlier("grace1", ADDRESS, "GH200", "GPU memory", "95 GiB", "96 GiB", 3, 4)
-    assert outlier.sentence == "GPU memory is 95 GiB; 3 of 4 GH200 in this fleet have 96 GiB."
+    assert outlier.text == "GPU memory is 95 GiB; 3 of 4 GH200 in this fleet have 96 GiB."
