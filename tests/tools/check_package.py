@@ -32,7 +32,7 @@ ALLOWED = re.compile("|".join((
     r"files/kmod/(Kbuild|Makefile|README\.md|dkms\.conf|\w+\.([ch]|sh))",
     r"playbooks/\w+\.yml", r"playbooks/(tasks|vars)/\w+\.yml", r"plugins/(\w+/)+\w+\.py",
     r"roles/\w+/README\.md", r"roles/\w+/(defaults|handlers|meta|tasks|vars)/\w+\.yml",
-    r"roles/\w+/templates/[\w.]+\.j2",
+    r"roles/\w+/templates/[\w.]+\.j2", r"roles/gpu_report/files/fleet\.(css|js)", "tools/fleet-report",
 )))
 MAX_BYTES = 2_000_000
 
