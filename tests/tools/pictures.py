@@ -91,8 +91,10 @@ def picture(title: str, memory: int, mig_bug: bool) -> str:
             lines += draw_bar(bar, top, scale)
             top += ROW
     return "\n".join([
+        # REUSE-IgnoreStart
         "<!-- Copyright: Contributors to the nvgrace.passthrough project -->",
         "<!-- SPDX-License-Identifier: GPL-3.0-or-later -->",
+        # REUSE-IgnoreEnd
         "<!-- Drawn by tests/tools/pictures.py. -->",
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}" '
         'role="img">',
