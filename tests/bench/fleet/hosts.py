@@ -1,0 +1,73 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A fleet of simulated hosts: their namespaces and their inventory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mounts
+from tree import make_tree
+
+from ansible_collections.nvgrace.passthrough.tests.unit._gpu.trees import GB200
+
+_SPARE_FILES = 64
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Hosts below ``directory`` with their mount namespaces, gone with this process. All begin as the same tree."""
+
+    directory: Path
+    namespaces: dict[str, str]
+
+    @property
+    def tree(self) -> Path:
+        return self.directory / "tree"
+
+    @property
+    def inventory(self) -> Path:
+        return self.directory / "hosts.json"
+
+    def upper(self, name: str) -> Path:
+        """What a host has written."""
+        return self.directory / "hosts" / name / "upper"
+
+    def write_inventory(self, **variables: Any) -> None:
+        """All hosts with the same wishes: four GPUs, and a domain with all of them."""
+        wishes = {
+            "ansible_connection": "simulated",
+            "ansible_python_interpreter": "/usr/local/sbin/python3.11",
+            "nvgrace_gpus": [{"address": address} for address in GB200],
+            "nvgrace_vms": [{"name": "tenant", "vcpus": 128, "memory": "512GiB", "gpus": len(GB200)}],
+            **variables,
+        }
+        hosts = {name: {"fleet_namespace": path} for name, path in self.namespaces.items()}
+        self.inventory.write_text(json.dumps({"all": {"vars": wishes, "hosts": hosts}}))
+
+
+@contextlib.contextmanager
+def fleet(count: int, work: Path) -> Iterator[Fleet]:
+    """Makes the hosts; ``mounts.enter_own_namespace`` was called before."""
+    with tempfile.TemporaryDirectory(prefix="fleet-", dir=work, ignore_cleanup_errors=True) as directory:
+        mounts.mount("tmpfs", directory, "tmpfs", 0, "mode=0755")
+        tree, hosts = Path(directory, "tree"), Path(directory, "hosts")
+        tree.mkdir()
+        make_tree(tree)
+        _allow_files(count + _SPARE_FILES)
+        made = Fleet(Path(directory), {name: mounts.make_namespace(tree, hosts / name)
+                                       for name in (f"gb200-{number:04}" for number in range(1, count + 1))})
+        made.write_inventory()
+        yield made
+
+
+def _allow_files(count: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, count), hard), hard))
