@@ -4,7 +4,7 @@
 and a playbook of stock modules that brings the same hosts to the same state as far as such playbooks do.
 
 A simulated host is a mount namespace with the root of a GB200 (tree.py); the modules in it are the real ones, and run
-on the machine that this runs on. Figures are printed; --goals fails where a goal is missed.
+on the machine that this runs on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT / ".build")]
 
 import mounts  # noqa: E402
-from hosts import Fleet, fleet  # noqa: E402
+from hosts import Fleet, fleet, more_of  # noqa: E402
 from measure import Run, measure  # noqa: E402
 
 MIB = 1 << 20
@@ -57,37 +57,46 @@ def _middle(runs: Sequence[Run]) -> Run:
     return sorted(runs, key=lambda run: run.wall)[len(runs) // 2]
 
 
-def compare(count: int, pairs: int, with_peers: bool) -> list[str]:
-    """Measures and prints; the sentences of the goals that are missed. The peers have a fleet of their own."""
+def converged(run: Run) -> Run:
+    """The run itself. One that changed something ends the measurement: it is not what its figures would say."""
+    if run.changed:
+        sys.exit(f"A converged run changed {run.changed} things.")
+    return run
+
+
+def compare(count: int, pairs: int, with_peers: bool, from_one: bool) -> list[str]:
+    """Measures and prints; the sentences of the goals that are missed. The peers have a fleet of their own.
+    ``from_one``: only one host has a first run, and all begin as what became of it."""
     work = ROOT / ".build"
     print(f"{count} hosts, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before; "
           f"medians of {pairs} alternating rounds, first runs once\n")
     print(f"{HEADER[0]:<24}" + "".join(f"  {head}" for head in HEADER[1:]), flush=True)
-    with fleet(count, work) as ours:
-        show("site.yml, first run", site(ours))
-        rounds = [(site(ours), ping(ours)) for _ in range(pairs)]
-    converged, floor = (show(name, _middle([both[place] for both in rounds]))
-                        for place, name in enumerate(("site.yml, converged", "ansible -m ping")))
+    with fleet(1 if from_one else count, work) as begun:
+        show("site.yml, first run" + (" (1 host)" if from_one else ""), site(begun))
+        ours = more_of(begun, count) if from_one else begun
+        rounds = [(converged(site(ours)), ping(ours)) for _ in range(pairs)]
+    again, floor = (show(name, _middle([both[place] for both in rounds]))
+                    for place, name in enumerate(("site.yml, converged", "ansible -m ping")))
     ratio = statistics.median(one.wall / other.wall for one, other in rounds)
     other = None
     if with_peers:
         with fleet(count, work) as theirs:
             show("peers.yml, first run", peers(theirs))
-            other = show("peers.yml, converged", _middle([peers(theirs) for _ in range(pairs)]))
-    calls = [f"{name.rpartition('.')[2]} {number / count:g}" for name, number in sorted(converged.calls.items())]
+            other = show("peers.yml, converged", _middle([converged(peers(theirs)) for _ in range(pairs)]))
+    calls = [f"{name.rpartition('.')[2]} {number / count:g}" for name, number in sorted(again.calls.items())]
     print(f"\ncalls of a converged site.yml: {', '.join(calls)}")
-    return _goals(converged, floor, ratio, other)
+    return _goals(again, floor, ratio, other)
 
 
-def _goals(converged: Run, floor: Run, ratio: float, other: Run | None) -> list[str]:
+def _goals(again: Run, floor: Run, ratio: float, other: Run | None) -> list[str]:
     """Prints each goal with what was measured; those that are missed."""
-    calls = converged.calls_per_host()
+    calls = again.calls_per_host()
     goals = [(f"calls a host, at most {MOST_CALLS}", calls, calls <= MOST_CALLS),
              (f"wall over ping, at most {MOST_PINGS}", ratio, ratio <= MOST_PINGS)]
     if other is not None:
-        for what, gain in (("wall", other.wall / converged.wall), ("CPU", other.cpu / converged.cpu)):
+        for what, gain in (("wall", other.wall / again.wall), ("CPU", other.cpu / again.cpu)):
             goals.append((f"{what} of the peers over ours, at least {LEAST_GAIN}", gain, gain >= LEAST_GAIN))
-    print(f"CPU over ping: {converged.cpu / floor.cpu:.1f}")
+    print(f"CPU over ping: {again.cpu / floor.cpu:.1f}")
     for text, value, met in goals:
         print(f"{'met   ' if met else 'MISSED'}  {text}: {value:.1f}")
     return [text for text, _value, met in goals if not met]
@@ -98,11 +107,12 @@ def main() -> int:
     parser.add_argument("hosts", type=int, nargs="?", default=10)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--no-peers", action="store_true", help="leave the playbook of stock modules out")
-    parser.add_argument("--goals", action="store_true", help="fail where a goal is missed")
+    parser.add_argument("--from-one", action="store_true", help="one host has a first run, all begin as its copies")
+    parser.add_argument("--goals", action="store_true", help="fail where any goal is missed")
     options = parser.parse_args()
     mounts.enter_own_namespace()
-    missed = compare(options.hosts, options.pairs, not options.no_peers)
-    return 1 if missed and options.goals else 0
+    missed = compare(options.hosts, options.pairs, not options.no_peers, options.from_one)
+    return 1 if any("calls" in goal for goal in missed) or missed and options.goals else 0
 
 
 if __name__ == "__main__":

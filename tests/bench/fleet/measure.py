@@ -29,7 +29,7 @@ _CONTROLLER = (b"ansible", b"ansible-playbook")
 class Run:
     """``wall``, ``cpu`` (all of it) and ``host_cpu`` (what the commands on the hosts used) in seconds; ``main_memory``
     is the peak of the main process, ``memory`` the peak of it and its workers together, each in bytes; ``calls``
-    counts module calls by name."""
+    counts module calls by name, ``changed`` the tasks that changed a host."""
 
     hosts: int
     wall: float
@@ -38,6 +38,7 @@ class Run:
     main_memory: int
     memory: int
     calls: Counter[str]
+    changed: int
 
     @property
     def controller_cpu(self) -> float:
@@ -124,7 +125,8 @@ def measure(fleet: Fleet, *argv: str, **environment: str) -> Run:
         sys.exit(f"{' '.join(argv)} failed:\n{output.read_text()[-4000:]}")
     return Run(len(fleet.namespaces), wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
                sum(map(float, seconds.read_text().split())), memory.main, memory.all,
-               Counter(line.split()[1] for line in calls.read_text().splitlines()))
+               Counter(line.split()[1] for line in calls.read_text().splitlines()),
+               sum(map(int, re.findall(r"\bchanged=(\d+)", output.read_text()))))
 
 
 def settings(fleet: Fleet) -> dict[str, str]:

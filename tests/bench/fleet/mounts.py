@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -40,9 +41,10 @@ def enter_own_namespace() -> None:
     os.execvp("unshare", ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.argv])
 
 
-def make_namespace(tree: Path, directory: Path) -> str:
-    """A namespace whose root is ``tree`` over this machine's root, with what is written kept in ``directory``; both are
-    on one file system that is not the root's. What is returned is a path of it, as nsenter takes one.
+def make_namespace(layers: Sequence[Path], directory: Path) -> str:
+    """A namespace whose root is ``layers``, the first on top, over this machine's root, with what is written kept in
+    ``directory``; all are on one file system that is not the root's. The last layer has the files of /proc. What is
+    returned is a path of the namespace, as nsenter takes one.
 
     This process keeps the namespace by an open file: Linux 6.18 now and then refuses to mount one (EINVAL).
     """
@@ -52,7 +54,7 @@ def make_namespace(tree: Path, directory: Path) -> str:
     child = os.fork()
     if child == 0:
         os.close(done[1])
-        _become_host(tree, directory, ready[1], done[0])
+        _become_host(layers, directory, ready[1], done[0])
     os.close(ready[1])
     try:
         message = os.read(ready[0], 4096).decode()
@@ -65,11 +67,11 @@ def make_namespace(tree: Path, directory: Path) -> str:
         os.waitpid(child, 0)
 
 
-def _become_host(tree: Path, directory: Path, ready: int, done: int) -> None:
+def _become_host(layers: Sequence[Path], directory: Path, ready: int, done: int) -> None:
     """The child: tells the parent when all is mounted, and stays until that has taken hold of the namespace."""
     status = 1
     try:
-        _mount_root(tree, directory)
+        _mount_root(layers, directory)
         os.write(ready, b"ok")
         status = 0
         os.read(done, 1)
@@ -79,12 +81,13 @@ def _become_host(tree: Path, directory: Path, ready: int, done: int) -> None:
         os._exit(status)
 
 
-def _mount_root(tree: Path, directory: Path) -> None:
+def _mount_root(layers: Sequence[Path], directory: Path) -> None:
     _check(_LIBC.unshare(_CLONE_NEWNS), "unshare")
     root = str(directory / "root")
     mount("overlay", root, "overlay", 0,
-          f"lowerdir={tree}:/,upperdir={directory / 'upper'},workdir={directory / 'work'}")
+          f"lowerdir={':'.join(map(str, layers))}:/,upperdir={directory / 'upper'},workdir={directory / 'work'}")
     mount("/proc", f"{root}/proc", "", MS_BIND | MS_REC)
+    tree = layers[-1]
     for parent, _directories, names in os.walk(tree / "proc"):
         for name in names:
             path = os.path.join(parent, name)

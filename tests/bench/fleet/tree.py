@@ -94,7 +94,7 @@ def _kernel(host: fake_sysfs.FakeHost) -> None:
 
 
 def _programs(root: Path) -> None:
-    """The programs of a host, an interpreter for each Python that the machine has, and what they load."""
+    """The programs of a host, an interpreter for each Python that this machine has, and what they load."""
     programs = root / "usr" / "local" / "sbin"
     shutil.copytree(HERE / "programs", programs)
     shutil.copytree(HERE / "shim", root / SHIM)
@@ -102,7 +102,7 @@ def _programs(root: Path) -> None:
         shutil.copy(fake, root / SHIM)
     (root / SHIM / "checkout").mkdir()
     (root / SHIM / "checkout" / "ansible_collections").symlink_to(ROOT / ".build" / "ansible_collections")
-    for version in PYTHONS:
+    for version in ("3", *PYTHONS):
         interpreter = shutil.which(f"python{version}", path=f"/usr/bin:/usr/local/bin:{_pyenv(version)}")
         if interpreter is not None:
             (programs / f"python{version}").write_text(
