@@ -28,7 +28,7 @@ test: setup  ## everything that guards the main job (root, 12 GB of disk, 45 min
 
 test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)
 	@$(BIN)/python tests/run lint unit variants kmod proof package domains molecule faults refusals behaviour guest \
-		more_scenarios hosts arguments style arithmetic matrix kill contract stress debug speed bench_fleet
+		more_scenarios hosts arguments style arithmetic matrix kill contract stress debug speed ways bench_fleet
 
 lint: setup  ## what can be said without running it
 	@$(BIN)/python tests/run lint
