@@ -1,6 +1,6 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation that ansible-doc accepts, for every module and role, and argument_specs that equal the defaults."""
+"""Documentation that ansible-doc accepts, for every module, callback and role, and argument_specs that equal the defaults."""
 
 from __future__ import annotations
 
@@ -44,6 +44,13 @@ def module_problems() -> list[str]:
     return problems
 
 
+def callback_problems() -> list[str]:
+    names = sorted(path.stem for path in (ROOT / "plugins" / "callback").glob("[a-z]*.py"))
+    documents = ansible_doc("callback", [f"{FQCN}.{name}" for name in names])
+    return [f"callback {name}: ansible-doc cannot read it" for name in names
+            if not documents.get(f"{FQCN}.{name}", {}).get("doc")]
+
+
 def role_problems() -> list[str]:
     problems = []
     roles = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
@@ -65,7 +72,7 @@ def role_problems() -> list[str]:
 
 
 def main() -> int:
-    problems = module_problems() + role_problems()
+    problems = module_problems() + callback_problems() + role_problems()
     for problem in problems:
         print(problem)
     print(f"{len(problems)} problems")
