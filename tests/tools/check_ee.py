@@ -13,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import build_collection
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 EXAMPLE = ROOT / "examples" / "execution-environment"
@@ -42,9 +44,7 @@ def asked(path: Path) -> set[str]:
 
 def make_context(work: Path) -> Path:
     shutil.copytree(EXAMPLE, work, dirs_exist_ok=True)
-    run("ansible-galaxy", "collection", "build", str(ROOT), "--output-path", str(work), cwd=work)
-    (built,) = work.glob("nvgrace-passthrough-*.tar.gz")
-    built.rename(work / TARBALL)
+    build_collection.build(work).rename(work / TARBALL)
     run("ansible-builder", "create", "--output-filename", "Containerfile", cwd=work)
     return work / "context"
 
@@ -59,16 +59,17 @@ def main() -> int:
             if step not in steps:
                 problems.append(f"the Containerfile has no {step!r}")
         # what the Containerfile runs in /build, which _build is copied to
+        installed = str(work / "installed")
         run("ansible-galaxy", "collection", "install", "-r", "requirements.yml", "--offline", "--collections-path",
-            str(work / "installed"), cwd=context / "_build")
+            installed, cwd=context / "_build", ANSIBLE_COLLECTIONS_PATH=installed)
         found = {name: work / f"{name}.txt" for name in ("pip", "bindep")}
-        run("python", str(context / "_build" / "scripts" / "introspect.py"), "introspect", str(work / "installed"),
+        run("python", str(context / "_build" / "scripts" / "introspect.py"), "introspect", installed,
             f"--write-pip={found['pip']}", f"--write-bindep={found['bindep']}", cwd=work)
         for kind, name in (("pip", "requirements.txt"), ("bindep", "bindep.txt")):
             if asked(found[kind]) != wanted(name):
                 problems.append(f"{name} says {wanted(name)}, and the builder asks {kind} for {asked(found[kind])}")
         run("ansible-playbook", "--syntax-check", "-i", "localhost,", "nvgrace.passthrough.site", cwd=work,
-            ANSIBLE_COLLECTIONS_PATH=str(work / "installed"))
+            ANSIBLE_COLLECTIONS_PATH=installed)
     for problem in problems:
         print(problem)
     print(f"execution environment: {len(problems)} problems")
