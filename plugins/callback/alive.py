@@ -19,8 +19,8 @@ type: notification
 short_description: Says that long tasks still run
 version_added: 1.0.0
 description:
-  - While a task runs for long, prints how long it has been running and on which hosts, for example while a kernel module is
-    built, packages are installed, or a host reboots.
+  - While a task runs for long, prints how long it has been running and on which hosts, for example while a module of
+    the kernel is built, packages are installed, or a host reboots.
   - Short tasks print nothing. The output of the run is otherwise as it was.
 author: The nvgrace.passthrough contributors
 requirements:
@@ -46,7 +46,7 @@ def names(hosts: list[str]) -> str:
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]
-    """A host runs one task at a time. Ansible starts and ends tasks in one thread, the lines are printed from another."""
+    """A host runs one task at a time. Ansible starts and ends tasks in one thread, the lines come from another."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"

@@ -1,6 +1,7 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation that ansible-doc accepts, for every module, callback and role, and argument_specs that equal the defaults."""
+"""Documentation that ansible-doc accepts, for every module, callback and role, and argument_specs that equal the
+defaults."""
 
 from __future__ import annotations
 

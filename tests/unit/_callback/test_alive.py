@@ -32,7 +32,7 @@ def host(name: str) -> Any:
 @pytest.fixture
 def callback(monkeypatch: pytest.MonkeyPatch) -> alive.CallbackModule:
     """Begun at second 0 of a clock that stands still; named from 30 seconds on."""
-    monkeypatch.setattr(alive.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(alive, "time", SimpleNamespace(monotonic=lambda: 0.0))
     made = alive.CallbackModule()
     made._seconds = 30.0
     return made
