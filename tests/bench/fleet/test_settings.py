@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-sys.path[:0] = [str(Path(__file__).resolve().parent)]
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT / ".build")]
 
 from hosts import Fleet, fleet  # noqa: E402
 from measure import measure  # noqa: E402
