@@ -11,7 +11,7 @@ export MOLECULE_GLOB := molecule/*/molecule.yml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup demo test lint docs unit sanity cores variants domains test-report test-guest fuzz-args mutants kmod-check proof \
-	molecule test-all test-debug stress compare bench bench-kmod build clean
+	molecule test-all test-debug stress compare bench bench-kmod bench-fleet build clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +28,8 @@ test: setup  ## everything that guards the main job (root, 14 GB of disk, 45 min
 
 test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)
 	@$(BIN)/python tests/run lint unit docs sanity variants kmod proof style package report domains molecule faults fleet \
-		refusals behaviour guest more_scenarios hosts cores arguments arithmetic matrix kill contract stress debug speed
+		refusals behaviour guest more_scenarios hosts cores arguments arithmetic matrix kill contract stress debug speed \
+		ways bench_fleet
 
 lint: setup  ## what can be said without running it
 	@$(BIN)/python tests/run lint
@@ -83,6 +84,9 @@ molecule: setup  ## the default scenario alone
 
 bench: setup  ## calls and time of a converged site.yml, beside ansible -m ping
 	@$(BIN)/python tests/bench/converged.py
+
+bench-fleet: setup  ## what a fleet of N=10 simulated hosts costs, beside ping and stock modules (root)
+	@$(BIN)/python tests/bench/fleet/bench.py $(or $(N),10) $(FLEET)
 
 bench-kmod: setup  ## speed of the kernel module over that of the kernel's own
 	@$(BIN)/python tests/run speed

@@ -15,6 +15,7 @@ from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import require_usable, shorten
@@ -27,7 +28,9 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.prebuilt
 )
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.source import SourceTree, pack
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.store import read_content, read_store, save
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.ticker import Ticker
 
+SECONDS = 15.0
 SHIPPED_SOURCE = Path(__file__).resolve().parents[2] / "files" / "kmod"
 
 
@@ -69,9 +72,15 @@ class ActionModule(ActionBase):
 
     def _call(self, arguments: dict[str, Any], task_vars: Optional[dict[str, Any]],
               wrap_async: bool = False) -> dict[str, Any]:
-        result: dict[str, Any] = self._execute_module(
-            module_name="nvgrace.passthrough.dkms_module", module_args=arguments, task_vars=task_vars,
-            wrap_async=wrap_async)
+        host, display = str((task_vars or {}).get("inventory_hostname", "the host")), Display()
+
+        def tell(elapsed: float) -> None:
+            display.display(f"{host}: dkms_module is at {elapsed:.0f} seconds; a build may take some minutes.")
+
+        with Ticker(tell, SECONDS):
+            result: dict[str, Any] = self._execute_module(
+                module_name="nvgrace.passthrough.dkms_module", module_args=arguments, task_vars=task_vars,
+                wrap_async=wrap_async)
         return result
 
     def _export(self, arguments: dict[str, Any], task_vars: Optional[dict[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import require_usable
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import MAX_RESULT_TEXT, require_usable
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.model import build_report
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.text import host_lines
 from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.files import write_atomic
@@ -36,7 +36,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         try:
-            require_usable(arguments)
+            require_usable(arguments, MAX_RESULT_TEXT)
         except PassthroughError as error:
             raise AnsibleActionFail(error.message) from error
         self._check(arguments)

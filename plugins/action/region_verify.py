@@ -5,38 +5,15 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.ticker import Ticker
+
 MODULE = "nvgrace.passthrough.region_verify"
 SECONDS = 15.0
-
-
-class Ticker:
-    """Calls ``tell`` with the seconds so far, every ``interval`` seconds while the block runs."""
-
-    def __init__(self, tell: Callable[[float], None], interval: float) -> None:
-        self._tell = tell
-        self._interval = interval
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._tick, daemon=True)
-
-    def __enter__(self) -> Ticker:
-        self._started = time.monotonic()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _tick(self) -> None:
-        while not self._done.wait(self._interval):
-            self._tell(time.monotonic() - self._started)
 
 
 class ActionModule(ActionBase):

@@ -1,7 +1,7 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation that ansible-doc accepts, for every module and role; argument_specs that equal the defaults; an action
-group that has all modules."""
+"""Documentation that ansible-doc accepts, for every module, callback and role; argument_specs that equal the defaults;
+an action group that has all modules."""
 
 from __future__ import annotations
 
@@ -56,6 +56,13 @@ def group_problems(modules: list[str]) -> list[str]:
     return [f"action group {GROUP} and the modules differ in {name}" for name in sorted(different)]
 
 
+def callback_problems() -> list[str]:
+    names = sorted(path.stem for path in (ROOT / "plugins" / "callback").glob("[a-z]*.py"))
+    documents = ansible_doc("callback", [f"{FQCN}.{name}" for name in names])
+    return [f"callback {name}: ansible-doc cannot read it" for name in names
+            if not documents.get(f"{FQCN}.{name}", {}).get("doc")]
+
+
 def role_problems() -> list[str]:
     problems = []
     roles = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
@@ -77,7 +84,7 @@ def role_problems() -> list[str]:
 
 
 def main() -> int:
-    return finish(module_problems() + role_problems())
+    return finish(module_problems() + callback_problems() + role_problems())
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from .errors import PassthroughError
 MAX_TEXT = 1 << 16
 MAX_VALUES = 4096
 MAX_FACTS = 1 << 16
+# The domain of a VM with four GPUs has more than 100,000 characters, most of them distances of NUMA nodes.
+MAX_RESULT_TEXT = 1 << 20
 MAX_DEPTH = 32
 # The widest number that a kernel interface takes.
 MAX_NUMBER = (1 << 64) - 1
@@ -73,15 +75,17 @@ def wrong_form(error: Exception) -> str:
     return shorten(f"An option has not the form that the documentation says: {error}.", None)
 
 
-def require_usable(arguments: dict[str, Any]) -> None:
-    """For action plugins, whose arguments may be the facts of a whole host. Raises PassthroughError."""
-    sentence = unusable(arguments, MAX_FACTS)
+def require_usable(arguments: dict[str, Any], longest: int = MAX_TEXT) -> None:
+    """For action plugins, whose arguments may be the facts of a whole host, and hold texts as long as MAX_RESULT_TEXT
+    where they are results of modules. Raises PassthroughError."""
+    sentence = unusable(arguments, MAX_FACTS, longest)
     if sentence is not None:
         raise PassthroughError(sentence)
 
 
-def unusable(params: dict[str, Any], most: int = MAX_VALUES) -> Optional[str]:
-    """A sentence about the first thing in ``params`` that no option of any module can mean, or None."""
+def unusable(params: dict[str, Any], most: int = MAX_VALUES, longest: int = MAX_TEXT) -> Optional[str]:
+    """A sentence about the first thing in ``params`` that no option of any module can mean, or None. ``most``: values,
+    ``longest``: characters of one."""
     count = 0
     waiting: list[tuple[str, Any, int]] = [("", params, 0)]
     while waiting:
@@ -93,14 +97,14 @@ def unusable(params: dict[str, Any], most: int = MAX_VALUES) -> Optional[str]:
             return f"The arguments are nested more than {MAX_DEPTH} levels deep: no option is."
         if isinstance(value, dict):
             for name, item in value.items():
-                sentence = _unusable_text("The name of an option", str(name))
+                sentence = _unusable_text("The name of an option", str(name), MAX_TEXT)
                 if sentence is not None:
                     return sentence
                 waiting.append((_within(where, str(name)), item, depth + 1))
         elif isinstance(value, (list, tuple)):
             waiting += [(where, item, depth + 1) for item in value[:most + 1]]
         elif isinstance(value, str):
-            sentence = _unusable_text(f"The option {where}", value)
+            sentence = _unusable_text(f"The option {where}", value, longest)
             if sentence is not None:
                 return sentence
         elif isinstance(value, float) and not math.isfinite(value):
@@ -115,9 +119,9 @@ def _within(where: str, name: str) -> str:
     return readable(f"{where}.{name}" if where else name)[:_SHOWN * 2]
 
 
-def _unusable_text(what: str, text: str) -> Optional[str]:
-    if len(text) > MAX_TEXT:
-        return f"{what} has {len(text)} characters: no option takes more than {MAX_TEXT}."
+def _unusable_text(what: str, text: str, longest: int) -> Optional[str]:
+    if len(text) > longest:
+        return f"{what} has {len(text)} characters: no option takes more than {longest}."
     if "\0" in text:
         return f"{what} holds a NUL character, which neither a file name nor the kernel can: remove it."
     try:

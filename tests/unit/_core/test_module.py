@@ -16,6 +16,7 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module i
     MAX_DEPTH,
     MAX_MESSAGE,
     MAX_NUMBER,
+    MAX_RESULT_TEXT,
     MAX_TEXT,
     MAX_VALUES,
     Module,
@@ -78,6 +79,17 @@ def test_facts_of_a_host_may_be_many() -> None:
     require_usable({"a": ["x"] * MAX_VALUES})
     with pytest.raises(PassthroughError, match="more than 65536 values"):
         require_usable({"a": ["x"] * 65536})
+
+
+def test_results_of_modules_may_be_long() -> None:
+    require_usable({"a": "x" * MAX_TEXT})
+    with pytest.raises(PassthroughError, match="no option takes more than 65536"):
+        require_usable({"a": "x" * (MAX_TEXT + 1)})
+    require_usable({"a": "x" * MAX_RESULT_TEXT}, MAX_RESULT_TEXT)
+    with pytest.raises(PassthroughError, match="no option takes more than 1048576"):
+        require_usable({"a": "x" * (MAX_RESULT_TEXT + 1)}, MAX_RESULT_TEXT)
+    with pytest.raises(PassthroughError, match="name of an option has 65537 characters"):
+        require_usable({"x" * (MAX_TEXT + 1): 1}, MAX_RESULT_TEXT)
 
 
 @pytest.mark.parametrize(("message", "values", "shown"), [

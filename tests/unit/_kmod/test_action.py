@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -261,3 +263,29 @@ def test_modules_are_not_exchanged_in_the_background(arguments: dict[str, Any]) 
 def test_content_is_checked_again_before_it_is_sent(tmp_path: Path) -> None:
     stored(tmp_path)
     assert read_content(str(tmp_path), ENTRY) == CONTENT
+
+
+def test_a_long_build_says_so_and_stops_saying_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    class Slow(Recorder):
+        def _execute_module(self, **call: Any) -> dict[str, Any]:
+            deadline = time.monotonic() + 60
+            while len(told) < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            return super()._execute_module(**call)
+
+    monkeypatch.setattr(dkms_module, "SECONDS", 0.05)
+    monkeypatch.setattr(dkms_module, "Display", lambda: SimpleNamespace(display=told.append))
+    before = threading.active_count()
+    assert Slow({}).run(task_vars={"inventory_hostname": "rack1"}) == {"changed": True}
+    assert len(told) >= 2
+    assert all(line.startswith("rack1: dkms_module is at ") for line in told)
+    assert threading.active_count() == before
+
+
+def test_a_quick_build_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(dkms_module, "Display", lambda: SimpleNamespace(display=told.append))
+    Recorder({}).run()
+    assert told == []
