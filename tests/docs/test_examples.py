@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 import yaml
-from examples import COMMAND_LANGUAGES, NO_EXAMPLES, ROOT, Example, fenced, in_text, kind, of_modules, words
 from specs import FQCN, module_spec, problems, role_options
+
+from examples import COMMAND_LANGUAGES, NO_EXAMPLES, ROOT, Example, fenced, in_text, kind, of_modules, words
 
 sys.path.insert(0, str(ROOT / "tests" / "lab"))
 from nvlab.cli import _parser as lab_parser

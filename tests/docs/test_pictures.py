@@ -29,8 +29,8 @@ def test_the_page_shows_each_picture() -> None:
 def test_bars_are_to_scale(name: str) -> None:
     """The widths of memory and hole have the ratio of their bytes, where they are wide enough to be seen."""
     memory = next(product.memory for product in PRODUCTS if f"bars-{product.memory // GIB}.svg" == name)
-    widths = [float(item.get("width", 0)) for item in ET.fromstring(DRAWN[name]).iter("{http://www.w3.org/2000/svg}rect")
-              if item.get("stroke")]
+    boxes = ET.fromstring(DRAWN[name]).iter("{http://www.w3.org/2000/svg}rect")
+    widths = [float(item.get("width", 0)) for item in boxes if item.get("stroke")]
     whole, whole_in_bar2, hole_in_bar2 = widths[0], widths[-2], widths[-1]
     assert whole == whole_in_bar2 and min(widths) >= LEAST
     reported = 1 << (memory - 1).bit_length()

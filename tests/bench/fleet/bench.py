@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT / ".build")]
 
+# where the line above leads
 import mounts  # noqa: E402
 from hosts import Fleet, fleet, more_of  # noqa: E402
 from measure import Run, measure  # noqa: E402

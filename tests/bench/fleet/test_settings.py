@@ -22,6 +22,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT / ".build")]
 
+# where the line above leads
 from hosts import Fleet, fleet  # noqa: E402
 from measure import measure  # noqa: E402
 from tree import LOGIN, PYTHONS, interpreters  # noqa: E402
