@@ -23,6 +23,7 @@ LONG_FILES = {
     "tests/domains/golden/*.args": "every argument that libvirt gives QEMU, compared byte for byte",
     "docs/schemas/*.json": "one schema is one document",
     "tests/report/records/*.json": "records of emulated hosts, as they were written",
+    "docs/troubleshooting.md": "an entry for each message of the code",
     "docs/kernel-module.md": "the contract of the module on one page, with the tables that prove it",
     "tests/unit/_gpu/test_binding.py": "one table of cases over the fixtures that it begins with",
     "tests/unit/_kmod/test_handout.py": "one table of cases over the fixtures that it begins with",

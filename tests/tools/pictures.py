@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT / ".build") not in sys.path:
     sys.path.insert(0, str(ROOT / ".build"))
 
+# after the path is set
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.products import PRODUCTS  # noqa: E402
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.text import human_size  # noqa: E402
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.layout import (  # noqa: E402
