@@ -106,6 +106,11 @@ def _reboot(cache: Cache, options: argparse.Namespace) -> int:
     return 0
 
 
+def _reset(cache: Cache, options: argparse.Namespace) -> int:
+    lifecycle.reset(cache, options.name)
+    return 0
+
+
 def _snapshot(cache: Cache, options: argparse.Namespace) -> int:
     snapshot.take(cache, options.name)
     return 0
@@ -209,6 +214,7 @@ def _parser() -> Parser:
     ssh.add_argument("command", nargs=argparse.REMAINDER)
     verb("console", _console, "print the serial console").add_argument("-f", "--follow", action="store_true")
     _add_enrol(verb("reboot", _reboot, "reboot the host and wait until ssh answers"))
+    verb("reset", _reset, "take the host's power and give it back at once, without a shutdown")
     verb("snapshot", _snapshot, "save the running host; its GPUs must have no driver")
     verb("rollback", _rollback, "bring the host back to its snapshot, also after a crash")
     wait = verb("wait", _wait, "wait until ssh answers")

@@ -350,3 +350,16 @@ def test_only_a_host_with_secure_boot_gets_a_certificate(tmp_path: Path, monkeyp
         lifecycle.reboot(cache, "grace", [DER])
     assert state.load(cache, "grace").spec == spec()
     assert tmp_path / "boot" in state.images_in_use(cache)
+
+
+def test_reset_tells_the_machine_and_asks_nobody(tmp_path: Path, monkeypatch) -> None:
+    cache = Cache(tmp_path)
+    directory = state.lab_directory(cache, "grace")
+    directory.mkdir(parents=True)
+    lab = Lab(spec(), Files(directory, tmp_path), RUNNING, 2222, TCG, tmp_path, {})
+    state.save(lab)
+    monkeypatch.setattr(Lab, "state", lambda _lab: RUNNING)
+    told = []
+    monkeypatch.setattr(lifecycle.qmp, "execute", lambda path, command: told.append((path, command)))
+    lifecycle.reset(cache, "grace")
+    assert told == [(lab.files.qmp, "system_reset")]

@@ -333,6 +333,7 @@ def test_report_says_what_firmware_says(fault: str, size: int | None, tmp_path: 
     (["stop", "nobody"], "There is no lab 'nobody'"),
     (["ssh", "nobody", "--", "true"], "There is no lab 'nobody'"),
     (["reboot", "nobody"], "There is no lab 'nobody'"),
+    (["reset", "nobody"], "There is no lab 'nobody'"),
     (["explode"], "invalid choice: 'explode'"),
     ([], "following arguments are required"),
 ])
