@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -22,6 +23,7 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.markdo
     escape,
     markdown,
 )
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.record import Record
 from ansible_collections.nvgrace.passthrough.tests.unit._report.records import (
     ADDRESS,
     GIB,
@@ -202,6 +204,23 @@ def test_lists_end(count: int, last: str) -> None:
 def test_a_long_sentence_is_cut() -> None:
     (line,) = read(fleet(record(failure="x" * 600))).lists["Hosts that stopped"]
     assert line == f"grace1 (failed): {'x' * 500} (...)"
+
+
+@pytest.mark.parametrize(("part", "record_of", "what"), [
+    ("Findings", lambda number: record(checks=[check(f"c{n}", "fail") for n in range(number)]), "findings"),
+    ("Products", lambda number: record(gpus=[gpu(f"{n:04x}:01:00.0", product=f"p{n}") for n in range(number)],
+                                       devices=[]), "products"),
+])
+def test_tables_end(part: str, record_of: Callable[[int], Record], what: str) -> None:
+    whole, cut = (read(fleet(record_of(count))) for count in (MAX_ITEMS, MAX_ITEMS + 2))
+    assert [len(found.tables[part]) for found in (whole, cut)] == [MAX_ITEMS + 1] * 2
+    assert [found.paragraphs[part] for found in (whole, cut)] == [[], [f"and 2 {what} more"]]
+
+
+def test_numbers_are_aligned_at_the_right() -> None:
+    rules = [line for line in markdown(fleet(record(checks=[check("kvm", "fail")]))).split("\n") if "| -" in line]
+    assert rules == ["| --- | --- | --- | --- | --- |", "| --- | ---: | ---: | --- | --- |",
+                     "| --- | --- | --- | --- | --- | --- | ---: |", "| --- | ---: | ---: | ---: | --- |"]
 
 
 @pytest.mark.parametrize("rows", ["Findings", "Products", "Hosts", "Seconds of the stages"])

@@ -139,10 +139,14 @@ def test_link_that_is_less_than_it_could_be(link: Link, expected: str) -> None:
     assert link.text == expected
 
 
+def test_a_link_that_says_nothing() -> None:
+    assert [found.link for found in record(gpus=[gpu(link={})], devices=[]).gpus] == [Link(0.0, 0, 0.0, 0)]
+
+
 def test_seconds_of_a_host_are_those_of_all_stages_that_told() -> None:
     raw = report(seconds=2.5)
-    raw["stages"]["gpu_kmod"]["seconds"] = 61.2
-    assert parse_record(raw).seconds == 63.7
+    raw["stages"]["gpu_kmod"]["seconds"] = 61.2349
+    assert parse_record(raw).seconds == 63.735
 
 
 @pytest.mark.parametrize(("text", "expected"), [
@@ -221,6 +225,13 @@ def test_sizes_below_zero_are_nothing() -> None:
     raw = report(devices=[device(regions=[region(4, "usemem", -1, -1, sparse=[{"offset": -1, "size": -1}])])])
     (found,) = parse_record(raw).gpus[0].verified.regions  # type: ignore[union-attr]
     assert (found.reported, found.actual, found.sparse) == (0, 0, (Area(0, 0),))
+
+
+def test_a_region_that_says_nothing() -> None:
+    raw = report()
+    raw["devices"][0]["regions"] = [{"sparse": [{}]}]
+    (found,) = parse_record(raw).gpus[0].verified.regions  # type: ignore[union-attr]
+    assert found == Region(-1, "", "", 0, 0, (), (Area(0, 0),), "", ())
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
