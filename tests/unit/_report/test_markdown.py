@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -23,7 +24,7 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.markdo
     escape,
     markdown,
 )
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.record import Record
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.record import Check, Record
 from ansible_collections.nvgrace.passthrough.tests.unit._report.records import (
     ADDRESS,
     GIB,
@@ -175,11 +176,12 @@ def test_gpus_of_a_host_are_counted() -> None:
 def large(count: int) -> Fleet:
     """Each tenth host failed with a sentence of its own."""
     addresses = [f"000{number}:01:00.0" for number in range(4)]
-    return fleet(*(record(
-        f"rack{number // 40}-grace{number}", failure="" if number % 10 else f"Bind: held by pid {number}.",
-        checks=[check("memlock", "warn", f"The limit is {number} KiB.", "Raise it.")],
-        gpus=[gpu(address) for address in addresses], devices=[device(address) for address in addresses],
-    ) for number in range(count)))
+    one = record(gpus=[gpu(address) for address in addresses], devices=[device(address) for address in addresses])
+    return fleet(*(replace(
+        one, host=f"rack{number // 40}-grace{number}", outcome="verified" if number % 10 else "failed",
+        failure="" if number % 10 else f"Bind: held by pid {number}.",
+        checks=(Check("memlock", "warn", f"The limit is {number} KiB.", "Raise it.", False),))
+        for number in range(count)))
 
 
 def test_a_thousand_hosts_fit_into_a_ticket() -> None:
