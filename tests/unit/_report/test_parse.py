@@ -101,6 +101,20 @@ def test_a_host_that_could_not_be_read_has_no_facts() -> None:
     assert (found.outcome, found.seconds) == ("failed", None)
 
 
+@pytest.mark.parametrize(("place", "value", "expected"), [
+    ("hugepages", [{}, {"size": 2 * MIB}, {"total": 0, "size": GIB}], None),
+    ("hugepages", [{"total": 3}, {"total": 1, "size": GIB}], ("Hugepages", "3 of 0 B, 1 of 1 GiB")),
+    ("iommu", {}, None),
+    ("iommu", {"kind": "none", "groups": 0}, ("IOMMU", "none, 0 groups")),
+    ("kernel", {"page_size": -1}, None),
+    ("kernel", {"page_size": 1}, ("Page size", "1 B")),
+    ("distribution", {"version_id": "13"}, ("Distribution", "13")),
+])
+def test_facts_that_are_told_in_part(place: str, value: Any, expected: tuple[str, str] | None) -> None:
+    facts = parse_record({**report(), "host": {place: value}}).facts
+    assert facts == (() if expected is None else (expected,))
+
+
 def test_every_field_of_a_gpu() -> None:
     (found,) = record(devices=[device(reasons=["Read."], memory=96 * GIB)]).gpus
     assert found == Gpu(
