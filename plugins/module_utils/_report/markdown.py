@@ -80,7 +80,7 @@ def _problems(fleet: Fleet) -> list[str]:
 
 def _findings(fleet: Fleet) -> list[str]:
     rows = [_finding(finding) for finding in findings(fleet)]
-    return _section("Findings", _table(("Check", "Status", "Hosts", "Why", "What to do"), rows))
+    return _section("Findings", _table(("Check", "Status", "Hosts", "Why", "What to do"), rows, MAX_ITEMS, "finding"))
 
 
 def _finding(finding: Finding) -> tuple[str, ...]:
@@ -100,7 +100,8 @@ def _outliers(fleet: Fleet) -> list[str]:
 
 def _products(fleet: Fleet) -> list[str]:
     rows = [_product(group) for group in products(fleet)]
-    return _section("Products", _table(("Product", "GPUs", "Hosts", "Drivers", "Memory"), rows, numbers=(1, 2)))
+    return _section("Products", _table(("Product", "GPUs", "Hosts", "Drivers", "Memory"), rows, MAX_ITEMS, "product",
+                                       numbers=(1, 2)))
 
 
 def _product(group: ProductGroup) -> tuple[str, ...]:
@@ -112,11 +113,9 @@ def _hosts(fleet: Fleet) -> list[str]:
     """One row a host, the worst outcome first."""
     worst_first = sorted(fleet.records, key=lambda record: OUTCOMES.index(record.outcome))
     old = {record.host for record in fleet.old}
-    rows = [_host(record, record.host in old) for record in worst_first[:MAX_HOSTS]]
-    lines = _table(("Host", "Outcome", "Kernel", "GPUs", "Verdict", "Memory", "Seconds"), rows, numbers=(6,))
-    if len(worst_first) > MAX_HOSTS:
-        lines += ["", f"and {_count(len(worst_first) - MAX_HOSTS, 'host')} more"]
-    return _section("Hosts", lines)
+    rows = [_host(record, record.host in old) for record in worst_first]
+    return _section("Hosts", _table(("Host", "Outcome", "Kernel", "GPUs", "Verdict", "Memory", "Seconds"), rows,
+                                    MAX_HOSTS, "host", numbers=(6,)))
 
 
 def _host(record: Record, old: bool) -> tuple[str, ...]:
@@ -135,7 +134,7 @@ def _timings(fleet: Fleet) -> list[str]:
     rows = [(timing.stage, str(timing.hosts), f"{timing.median:.1f}", f"{timing.longest:.1f}", escape(timing.slowest))
             for timing in timings(fleet)]
     return _section("Seconds of the stages", _table(("Stage", "Hosts", "Median", "Longest", "Slowest host"), rows,
-                                                    numbers=(1, 2, 3)))
+                                                    MAX_ITEMS, "stage", numbers=(1, 2, 3)))
 
 
 def _section(title: str, lines: list[str]) -> list[str]:
@@ -143,16 +142,21 @@ def _section(title: str, lines: list[str]) -> list[str]:
 
 
 def _limited(rows: Sequence[str], most: int, what: str) -> list[str]:
-    rest = len(rows) - most
-    return [*rows[:most], *([f"- and {_count(rest, what)} more"] if rest > 0 else [])]
+    return [*rows[:most], *(f"- {line}" for line in _rest(len(rows) - most, what))]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Iterable[int] = ()) -> list[str]:
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], most: int, what: str,
+           numbers: Iterable[int] = ()) -> list[str]:
     """Nothing without rows; ``numbers`` are the columns to align at the right."""
     if not rows:
         return []
     rule = ["---:" if column in numbers else "---" for column in range(len(header))]
-    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
+    lines = [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows[:most])]
+    return lines + [line for rest in _rest(len(rows) - most, what) for line in ("", rest)]
+
+
+def _rest(number: int, what: str) -> list[str]:
+    return [f"and {_count(number, what)} more"] if number > 0 else []
 
 
 def _names(names: Sequence[str], what: str) -> str:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -22,6 +24,7 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.markdo
     escape,
     markdown,
 )
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.record import Check, Record
 from ansible_collections.nvgrace.passthrough.tests.unit._report.records import (
     ADDRESS,
     GIB,
@@ -173,11 +176,12 @@ def test_gpus_of_a_host_are_counted() -> None:
 def large(count: int) -> Fleet:
     """Each tenth host failed with a sentence of its own."""
     addresses = [f"000{number}:01:00.0" for number in range(4)]
-    return fleet(*(record(
-        f"rack{number // 40}-grace{number}", failure="" if number % 10 else f"Bind: held by pid {number}.",
-        checks=[check("memlock", "warn", f"The limit is {number} KiB.", "Raise it.")],
-        gpus=[gpu(address) for address in addresses], devices=[device(address) for address in addresses],
-    ) for number in range(count)))
+    one = record(gpus=[gpu(address) for address in addresses], devices=[device(address) for address in addresses])
+    return fleet(*(replace(
+        one, host=f"rack{number // 40}-grace{number}", outcome="verified" if number % 10 else "failed",
+        failure="" if number % 10 else f"Bind: held by pid {number}.",
+        checks=(Check("memlock", "warn", f"The limit is {number} KiB.", "Raise it.", False),))
+        for number in range(count)))
 
 
 def test_a_thousand_hosts_fit_into_a_ticket() -> None:
@@ -202,6 +206,23 @@ def test_lists_end(count: int, last: str) -> None:
 def test_a_long_sentence_is_cut() -> None:
     (line,) = read(fleet(record(failure="x" * 600))).lists["Hosts that stopped"]
     assert line == f"grace1 (failed): {'x' * 500} (...)"
+
+
+@pytest.mark.parametrize(("part", "record_of", "what"), [
+    ("Findings", lambda number: record(checks=[check(f"c{n}", "fail") for n in range(number)]), "findings"),
+    ("Products", lambda number: record(gpus=[gpu(f"{n:04x}:01:00.0", product=f"p{n}") for n in range(number)],
+                                       devices=[]), "products"),
+])
+def test_tables_end(part: str, record_of: Callable[[int], Record], what: str) -> None:
+    whole, cut = (read(fleet(record_of(count))) for count in (MAX_ITEMS, MAX_ITEMS + 2))
+    assert [len(found.tables[part]) for found in (whole, cut)] == [MAX_ITEMS + 1] * 2
+    assert [found.paragraphs[part] for found in (whole, cut)] == [[], [f"and 2 {what} more"]]
+
+
+def test_numbers_are_aligned_at_the_right() -> None:
+    rules = [line for line in markdown(fleet(record(checks=[check("kvm", "fail")]))).split("\n") if "| -" in line]
+    assert rules == ["| --- | --- | --- | --- | --- |", "| --- | ---: | ---: | --- | --- |",
+                     "| --- | --- | --- | --- | --- | --- | ---: |", "| --- | ---: | ---: | ---: | --- |"]
 
 
 @pytest.mark.parametrize("rows", ["Findings", "Products", "Hosts", "Seconds of the stages"])

@@ -101,6 +101,20 @@ def test_a_host_that_could_not_be_read_has_no_facts() -> None:
     assert (found.outcome, found.seconds) == ("failed", None)
 
 
+@pytest.mark.parametrize(("place", "value", "expected"), [
+    ("hugepages", [{}, {"size": 2 * MIB}, {"total": 0, "size": GIB}], None),
+    ("hugepages", [{"total": 3}, {"total": 1, "size": GIB}], ("Hugepages", "3 of 0 B, 1 of 1 GiB")),
+    ("iommu", {}, None),
+    ("iommu", {"kind": "none", "groups": 0}, ("IOMMU", "none, 0 groups")),
+    ("kernel", {"page_size": -1}, None),
+    ("kernel", {"page_size": 1}, ("Page size", "1 B")),
+    ("distribution", {"version_id": "13"}, ("Distribution", "13")),
+])
+def test_facts_that_are_told_in_part(place: str, value: Any, expected: tuple[str, str] | None) -> None:
+    facts = parse_record({**report(), "host": {place: value}}).facts
+    assert facts == (() if expected is None else (expected,))
+
+
 def test_every_field_of_a_gpu() -> None:
     (found,) = record(devices=[device(reasons=["Read."], memory=96 * GIB)]).gpus
     assert found == Gpu(
@@ -139,10 +153,14 @@ def test_link_that_is_less_than_it_could_be(link: Link, expected: str) -> None:
     assert link.text == expected
 
 
+def test_a_link_that_says_nothing() -> None:
+    assert [found.link for found in record(gpus=[gpu(link={})], devices=[]).gpus] == [Link(0.0, 0, 0.0, 0)]
+
+
 def test_seconds_of_a_host_are_those_of_all_stages_that_told() -> None:
     raw = report(seconds=2.5)
-    raw["stages"]["gpu_kmod"]["seconds"] = 61.2
-    assert parse_record(raw).seconds == 63.7
+    raw["stages"]["gpu_kmod"]["seconds"] = 61.2349
+    assert parse_record(raw).seconds == 63.735
 
 
 @pytest.mark.parametrize(("text", "expected"), [
@@ -221,6 +239,13 @@ def test_sizes_below_zero_are_nothing() -> None:
     raw = report(devices=[device(regions=[region(4, "usemem", -1, -1, sparse=[{"offset": -1, "size": -1}])])])
     (found,) = parse_record(raw).gpus[0].verified.regions  # type: ignore[union-attr]
     assert (found.reported, found.actual, found.sparse) == (0, 0, (Area(0, 0),))
+
+
+def test_a_region_that_says_nothing() -> None:
+    raw = report()
+    raw["devices"][0]["regions"] = [{"sparse": [{}]}]
+    (found,) = parse_record(raw).gpus[0].verified.regions  # type: ignore[union-attr]
+    assert found == Region(-1, "", "", 0, 0, (), (Area(0, 0),), "", ())
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
