@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,14 @@ class Entry:
         return any(matches(pattern, text) for pattern in self.patterns)
 
 
+@functools.cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, pattern.split("..."))), re.DOTALL)
+
+
 def matches(pattern: str, text: str) -> bool:
     """Whether the beginning of a message (its values are HOLE) reads as the pattern, whose values are ``...``."""
-    return re.match(".*".join(map(re.escape, pattern.split("..."))), text.lstrip(), re.DOTALL) is not None
+    return _compiled(pattern).match(text.lstrip()) is not None
 
 
 def entries(page: str) -> list[Entry]:

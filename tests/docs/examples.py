@@ -85,7 +85,7 @@ def kind(example: Example) -> str:
 
 def words(command: str) -> list[str]:
     """A command's words without assignments before it, and without what is done with its output."""
-    found = shlex.split(command)
+    found = shlex.split(command.replace("; ", " ; "))
     found = found[:next((at for at, word in enumerate(found) if word in _THEN), len(found))]
     while found and re.fullmatch(r"[A-Za-z_]+=.*", found[0]):
         found.pop(0)

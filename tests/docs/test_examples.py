@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.cli.playbook import PlaybookCLI
 from specs import FQCN, module_spec, problems, role_options
 
 from examples import COMMAND_LANGUAGES, NO_EXAMPLES, ROOT, Example, fenced, in_text, kind, of_modules, words
@@ -119,27 +120,20 @@ def test_commands_that_run(item: tuple[Example, str], tmp_path: Path) -> None:
 
 
 def check_playbook(argv: list[str]) -> None:
-    """ansible-playbook itself looks at the command, with an inventory and files of variables that are there."""
-    checked, at = [], 1
-    while at < len(argv):
-        word = argv[at]
-        if word == "-i":
-            checked += ["-i", "localhost,"]
-            at += 1
-        elif word in ("-e", "--extra-vars"):
-            at += 1
-            check_extra(argv[at])
-        elif word == "--tags":
-            at += 1
-            names = set(argv[at].split(","))
-            assert names <= set(re.findall(r"[a-z]+", " ".join(re.findall(r"tags: \[(.*)\]", (
-                ROOT / "playbooks" / "site.yml").read_text()))))
-        elif not PLACEHOLDERS.fullmatch(word):
-            checked.append(word)
-        at += 1
-    if any(word.startswith(FQCN) or word.endswith(".yml") for word in checked):
-        ansible("ansible-playbook", "--syntax-check", *(["-i", "localhost,"] if "-i" not in checked else []),
-                *[word for word in checked if word != "--limit" and not word.startswith("gh200")])
+    """ansible-playbook's own parser takes the options, the playbook is there, and so are tags and variables."""
+    program = PlaybookCLI(argv)
+    program.init_parser()
+    # A command in a sentence may leave the playbook out.
+    options, rest = program.parser.parse_known_args([*argv[1:], "PLAYBOOK"])
+    assert rest in ([], ["PLAYBOOK"])
+    for given in options.extra_vars:
+        check_extra(f"@{os.path.relpath(given[1:])}" if given.startswith("@") else given)
+    tags = re.findall(r"tags: \[(.*)\]", (ROOT / "playbooks" / "site.yml").read_text())
+    known = {tag.strip() for line in tags for tag in line.split(",")}
+    assert set(",".join(options.tags).split(",")) - {"", "all"} <= known
+    for playbook in options.args:
+        if not PLACEHOLDERS.fullmatch(playbook):
+            ansible("ansible-playbook", "--syntax-check", "-i", "localhost,", playbook)
 
 
 def check_extra(given: str) -> None:
