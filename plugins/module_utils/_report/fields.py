@@ -108,7 +108,7 @@ class Fields:
 
     def wholes(self, name: str) -> tuple[int, ...]:
         items = self._items(name)
-        if not all(type(item) is int and -1 <= item <= _MAX_WHOLE for item in items):
+        if not all(isinstance(item, int) and not isinstance(item, bool) and -1 <= item <= _MAX_WHOLE for item in items):
             raise AlienError(f"{self._at(name)} is not a list of whole numbers.")
         return tuple(items)
 

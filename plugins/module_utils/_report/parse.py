@@ -135,7 +135,7 @@ def _gpu(address: str, gpu: Fields, device: Optional[Fields]) -> Gpu:
         node=gpu.whole("numa_node", -1),
         initiators=gpu.wholes("generic_initiator_nodes"),
         link=_link(gpu.object("link")) if gpu.has("link") else None,
-        bars=tuple(bar.whole("size", 0) for bar in gpu.objects("bars")),
+        bars=tuple(entry.whole("size", 0) for entry in gpu.objects("bars")),
         state=gpu.text("state", ""),
         used_by=gpu.texts("in_use_because"),
         reset_methods=gpu.texts("reset_methods"),
