@@ -28,7 +28,7 @@ ALLOWED = re.compile("|".join((
     r"LICENSES/[\w.-]+\.txt", r"meta/(runtime|execution-environment)\.yml",
     r"requirements\.txt", r"bindep\.txt", r"examples/([\w.-]+/)+\w[\w.-]*\.(yml|md)",
     r"changelogs/(config|changelog)\.yaml", r"changelogs/fragments/[\w.-]+\.yml", r"docs/[\w-]+\.md",
-    r"docs/schemas/[\w.-]+",
+    r"docs/schemas/[\w.-]+", r"docs/pictures/[\w-]+\.svg",
     r"files/kmod/(Kbuild|Makefile|README\.md|dkms\.conf|\w+\.([ch]|sh))",
     r"playbooks/\w+\.yml", r"playbooks/(tasks|vars)/\w+\.yml", r"plugins/(\w+/)+\w+\.py",
     r"roles/\w+/README\.md", r"roles/\w+/(defaults|handlers|meta|tasks|vars)/\w+\.yml",
