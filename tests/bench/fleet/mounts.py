@@ -14,6 +14,7 @@ from pathlib import Path
 _LIBC = ctypes.CDLL(None, use_errno=True)
 MS_BIND, MS_REC = 0x1000, 0x4000
 MNT_DETACH = 2
+BORROWED = "opt/borrowed"  # NAME.from is a link to what is mounted on NAME beside it
 _CLONE_NEWNS = 0x20000
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _OWN = "NVGRACE_FLEET_NAMESPACE"
@@ -88,6 +89,8 @@ def _mount_root(layers: Sequence[Path], directory: Path) -> None:
           f"lowerdir={':'.join(map(str, layers))}:/,upperdir={directory / 'upper'},workdir={directory / 'work'}")
     mount("/proc", f"{root}/proc", "", MS_BIND | MS_REC)
     tree = layers[-1]
+    for link in (tree / BORROWED).glob("*.from"):
+        mount(str(link.readlink()), f"{root}/{BORROWED}/{link.stem}", "", MS_BIND)
     for parent, _directories, names in os.walk(tree / "proc"):
         for name in names:
             path = os.path.join(parent, name)

@@ -10,6 +10,8 @@ import shutil
 import stat
 from pathlib import Path
 
+import mounts
+
 from ansible_collections.nvgrace.passthrough.tests.unit._domain.descriptions import slit
 from ansible_collections.nvgrace.passthrough.tests.unit._gpu import fake_sysfs
 from ansible_collections.nvgrace.passthrough.tests.unit._gpu.trees import gb200
@@ -103,18 +105,25 @@ def _programs(root: Path) -> None:
     (root / SHIM / "checkout").mkdir()
     (root / SHIM / "checkout" / "ansible_collections").symlink_to(ROOT / ".build" / "ansible_collections")
     for version in ("3", *PYTHONS):
-        interpreter = shutil.which(f"python{version}", path=f"/usr/bin:/usr/local/bin:{_pyenv(version)}")
-        if interpreter is not None:
+        interpreter = shutil.which(f"python{version}", path="/usr/bin:/usr/local/bin") or _borrow(root, version)
+        if interpreter:
             (programs / f"python{version}").write_text(
-                f'#!/bin/sh\nPYTHONPATH=/{SHIM} PYTHONDONTWRITEBYTECODE=1 exec {interpreter} "$@"\n')
+                f'#!/bin/sh\nexport PYTHONPATH=/{SHIM} PYTHONDONTWRITEBYTECODE=1\n'
+                f'LD_LIBRARY_PATH=/{mounts.BORROWED}/{version}/lib exec {interpreter} "$@"\n')
     for program in programs.iterdir():
         program.chmod(0o755)
 
 
-def _pyenv(version: str) -> str:
-    """Where pyenv has this version, if it has: its own shims start a shell and more."""
-    found = sorted(Path(os.environ.get("PYENV_ROOT", "/root/.pyenv")).glob(f"versions/{version}.*/bin"))
-    return str(found[-1]) if found else ""
+def _borrow(root: Path, version: str) -> str:
+    """The path on the hosts of a Python that pyenv has here, or nothing. Homes are not shown there, so it is mounted
+    elsewhere: mounts.py does that for each link in BORROWED."""
+    home = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    found = sorted(home.glob(f"versions/{version}.*"))
+    if not found:
+        return ""
+    (root / mounts.BORROWED / version).mkdir(parents=True)
+    (root / mounts.BORROWED / f"{version}.from").symlink_to(found[-1])
+    return f"/{mounts.BORROWED}/{version}/bin/python{version}"
 
 
 def interpreters(root: Path) -> list[str]:

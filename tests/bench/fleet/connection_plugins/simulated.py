@@ -26,6 +26,14 @@ options:
     description: User of the host to work as; root unless given.
     vars: [{name: fleet_login}]
     default: root
+  become_success_timeout:
+    description: Seconds to wait for become, as ansible.builtin.local has it.
+    type: int
+    default: 60
+  become_strip_preamble:
+    description: Whether output before that of become is dropped, as ansible.builtin.local has it.
+    type: bool
+    default: true
 extends_documentation_fragment: [connection_pipelining]
 """
 
@@ -38,6 +46,10 @@ class Connection(LocalConnection):
 
     transport = "simulated"
     has_pipelining = True
+
+    def _connect(self) -> Any:
+        self.default_user = self.get_option("login")  # who become starts from
+        return super()._connect()
 
     def exec_command(self, cmd: str, in_data: Optional[bytes] = None, sudoable: bool = True) -> Any:
         login = self.get_option("login")
