@@ -55,6 +55,11 @@ def test_a_small_part_is_wide_enough_to_be_seen(hole: int, expected: list[int]) 
     assert [segment.width for segment in row.segments] == expected
 
 
+def test_a_bar_of_one_byte_is_a_bar() -> None:
+    (row,) = bar_map([bar(0, "physical", 1, 1)]).rows
+    assert row.segments == (Segment("physical", 0, 1, 0, 1000),)
+
+
 def test_without_bars_there_is_no_row() -> None:
     found = bar_map([bar(1, "absent", 0, 0)])
     assert (found.rows, found.scale) == ((), 0)

@@ -76,5 +76,11 @@ def test_lists_end(count: int, fits: bool) -> None:
 
 
 def test_a_number_may_be_whole() -> None:
-    fields = Fields({"a": 3, "b": 0.25}, "")
-    assert [fields.maybe_number(name) for name in "ab"] == [3.0, 0.25]
+    fields = Fields({"a": 3, "b": 0.25, "c": 0, "d": 1 << 64}, "")
+    assert [fields.maybe_number(name) for name in "abcd"] == [3.0, 0.25, 0.0, 2.0 ** 64]
+
+
+@pytest.mark.parametrize("value", [-0.5, (1 << 64) + 1, float("inf"), float("nan"), 10 ** 400])
+def test_a_number_out_of_range(value: float) -> None:
+    with pytest.raises(AlienError, match=r"^name is out of range\.$"):
+        Fields({"name": value}, "").maybe_number("name")

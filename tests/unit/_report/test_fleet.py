@@ -49,6 +49,11 @@ def test_the_newest_record_of_a_host_counts(order: tuple[int, ...]) -> None:
     assert (kept.made_at, kept.reboot_required) == (NOW, True)
 
 
+def test_of_two_records_of_one_time_the_first_directory_has_it() -> None:
+    (kept,) = fleet(record(reboot_required=True), record()).records
+    assert kept.reboot_required
+
+
 @pytest.mark.parametrize("names", [
     ["grace", "grace1", "grace2", "grace10", "grace10a", "grace011"],
     ["10.0.0.2", "10.0.0.10", "a", "b2", "b10"],

@@ -203,9 +203,20 @@ def test_lists_end(count: int, last: str) -> None:
     assert found.lists["What this report lacks"][-1] == last
 
 
-def test_a_long_sentence_is_cut() -> None:
-    (line,) = read(fleet(record(failure="x" * 600))).lists["Hosts that stopped"]
-    assert line == f"grace1 (failed): {'x' * 500} (...)"
+@pytest.mark.parametrize(("length", "expected"), [(500, "x" * 500), (501, f"{'x' * 500} (...)")])
+def test_a_long_sentence_is_cut(length: int, expected: str) -> None:
+    (line,) = read(fleet(record(failure="x" * length))).lists["Hosts that stopped"]
+    assert line == f"grace1 (failed): {expected}"
+
+
+@pytest.mark.parametrize(("count", "names", "reasons"), [
+    (3, "3 hosts: h0, h1, h2", "0.\n1.\n2."),
+    (4, "4 hosts: h0, h1, h2, h3", "0.\n1.\n2.\nand 1 other reason"),
+    (6, "6 hosts: h0, h1, h2, h3, h4 and 1 more", "0.\n1.\n2.\nand 3 other reasons"),
+])
+def test_names_and_reasons_end(count: int, names: str, reasons: str) -> None:
+    found = read(fleet(*(record(f"h{n}", checks=[check("kvm", "warn", f"{n}.")]) for n in range(count))))
+    assert found.tables["Findings"][1] == ["kvm", "warn", names, reasons, ""]
 
 
 @pytest.mark.parametrize(("part", "record_of", "what"), [
