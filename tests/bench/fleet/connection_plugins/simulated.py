@@ -47,9 +47,9 @@ class Connection(LocalConnection):
     transport = "simulated"
     has_pipelining = True
 
-    def _connect(self) -> Any:
+    def set_options(self, *arguments: Any, **options: Any) -> None:
+        super().set_options(*arguments, **options)
         self.default_user = self.get_option("login")  # who become starts from
-        return super()._connect()
 
     def exec_command(self, cmd: str, in_data: Optional[bytes] = None, sudoable: bool = True) -> Any:
         login = self.get_option("login")
