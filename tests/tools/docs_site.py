@@ -36,6 +36,7 @@ collection_install = {
 # What the pages of modules say of Ansible's own documentation: links, because its index of labels is not fetched.
 ANSIBLE = {
     "action_plugins": "plugins/action.html",
+    "callback_plugins": "plugins/callback.html",
     "common_return_values": "reference_appendices/common_return_values.html",
 }
 _ANSIBLE_LINK = re.compile(r":ref:`([^<`]+) <(" + "|".join(ANSIBLE) + r")>`")
@@ -56,6 +57,8 @@ def place_in_site(origin: Path, target: str) -> str:
     if described:
         kind = "role" if described["role"] else "module"
         return f"collection/{described['role'] or described['module']}_{kind}.rst{suffix}"
+    if wanted.startswith("examples/"):
+        return wanted
     if not wanted.startswith("docs/"):
         raise SystemExit(f"{origin} links to {target}: no page of the site shows that file")
     return os.path.relpath(wanted, "docs") + suffix
@@ -88,8 +91,8 @@ def prepare() -> None:
         (SOURCE / name).write_text(text, encoding="utf-8")
     for name in ("conf.py", "site.css"):
         shutil.copy(DOCS / name, SOURCE)
-    for name in ("pictures", "schemas"):
-        shutil.copytree(DOCS / name, SOURCE / name)
+    for directory in (DOCS / "pictures", DOCS / "schemas", ROOT / "examples"):
+        shutil.copytree(directory, SOURCE / directory.name)
     (SOURCE / "antsibull.cfg").write_text(ANTSIBULL, encoding="utf-8")
 
 
@@ -97,7 +100,9 @@ def for_this_site(text: str) -> str:
     """A page of antsibull-docs without its table of contents, which the theme has beside the page; with links for
     references to Ansible's own documentation, and short names in the list at the side."""
     text = re.sub(r"^\.\. contents::\n(?:[ ]+:.*\n)*", "", text, flags=re.MULTILINE)
-    text = re.sub(r"^( +)(\w+)_(module|role)$", r"\1\2 <\2_\3>", text, flags=re.MULTILINE)
+    text = re.sub(r"^( +)(\w+)_(module|role|callback)$", r"\1\2 <\2_\3>", text, flags=re.MULTILINE)
+    for name in ANSIBLE:
+        text = text.replace(f":ref:`{name}`", f":ref:`{name.replace('_', ' ')} <{name}>`")
     return _ANSIBLE_LINK.sub(
         lambda found: f"`{found[1]} <https://docs.ansible.com/ansible/latest/{ANSIBLE[found[2]]}>`__", text)
 
