@@ -95,7 +95,11 @@ def main(session: str, module: str, seconds: str, *tests: str) -> int:
                 break
             (mutation,) = item.mutations
             operator = get_operator(mutation.operator_name)(**mutation.operator_args)
-            changed = mutate_code(source, operator, mutation.occurrence)
+            try:
+                changed = mutate_code(source, operator, mutation.occurrence)
+            except AttributeError:  # cosmic-ray cannot change an exception that is named with its module
+                database.set_result(item.job_id, WorkResult(WorkerOutcome.SKIPPED))
+                continue
             if changed is None:
                 database.set_result(item.job_id, WorkResult(WorkerOutcome.NO_TEST))
                 continue

@@ -49,7 +49,7 @@ AREAS = {
     "_kmod": Area({"planner.py": ("present", "absent"), "source.py": ("source",)}, slow=("action",)),
     "_host": Area({"checks.py": ("checks",), "planner.py": ("planner",), "settings.py": ("settings",)}),
     "_domain": Area({"planner.py": ("domain_planner", "golden"), "invariants.py": ("invariants",),
-                     "view.py": ("compare",), "compare.py": ("compare",)}),
+                     "view.py": ("compare",), "compare.py": ("compare",)}, slow=("action", "properties")),
     "_core": Area({"plan.py": ("journal_and_plan",), "journal.py": ("journal_and_plan",), "module.py": ("module",)}),
 }
 
