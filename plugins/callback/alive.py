@@ -5,14 +5,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from typing import Any
-
-from ansible.plugins.callback import CallbackBase
-
-from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.ticker import Ticker
-
 DOCUMENTATION = """
 name: alive
 type: notification
@@ -22,7 +14,7 @@ description:
   - While a task runs for long, prints how long it has been running and on which hosts, for example while a module of
     the kernel is built, packages are installed, or a host reboots.
   - Short tasks print nothing. The output of the run is otherwise as it was.
-author: The nvgrace.passthrough contributors
+author: The nvgrace.passthrough contributors (@nvgrace-passthrough)
 requirements:
   - Enabled with C(callbacks_enabled) in C(ansible.cfg).
 options:
@@ -33,6 +25,14 @@ options:
     env: [{name: NVGRACE_ALIVE_SECONDS}]
     ini: [{section: callback_alive, key: seconds}]
 """
+
+import threading
+import time
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.ticker import Ticker
 
 NAMED_HOSTS = 5
 LEAST_SECONDS = 0.1
