@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -159,3 +161,10 @@ def test_any_text_is_a_label_and_nothing_else(text: str) -> None:
     (info,) = found["gpu_info"]
     assert dict(info)["product"] == clean(text)
     assert list(found["domain_restart_required"]) == [labels(host=clean(text), domain=clean(text))]
+
+
+def test_the_page_has_every_family_with_its_meaning() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "fleet.md").read_text()
+    table = page.split("The metrics, all of them gauges")[1].split("\n\n")[1]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.M)
+    assert rows == [(family.name, family.help) for family in FAMILIES]
