@@ -11,7 +11,7 @@ export MOLECULE_GLOB := molecule/*/molecule.yml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup demo test lint docs unit sanity cores variants domains test-report test-guest fuzz-args mutants kmod-check proof \
-	molecule test-all test-debug stress compare bench bench-kmod bench-fleet build clean
+	molecule test-all test-debug stress compare bench bench-modules bench-kmod bench-fleet build clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ molecule: setup  ## the default scenario alone
 
 bench: setup  ## calls and time of a converged site.yml, beside ansible -m ping
 	@$(BIN)/python tests/bench/converged.py
+
+bench-modules: setup  ## what each module call of a converged host costs over ping, on a simulated host (root)
+	@$(BIN)/python tests/bench/fleet/per_module.py
 
 bench-fleet: setup  ## what a fleet of N=10 simulated hosts costs, beside ping and stock modules (root)
 	@$(BIN)/python tests/bench/fleet/bench.py $(or $(N),10) $(FLEET)

@@ -18,10 +18,11 @@ import sys
 import time
 from pathlib import Path
 
+import per_call
+
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".build" / "demo"
 COUNTS = WORK / "calls.txt"
-GOAL = 0.150  # seconds over ping, for every module but region_verify
 BIN = ROOT / ".venv" / "bin"
 
 
@@ -45,25 +46,7 @@ def calls_of(argv: list[str]) -> list[tuple[str, float]]:
     COUNTS.unlink(missing_ok=True)
     timed(argv, ANSIBLE_CALLBACK_PLUGINS=str(ROOT / "tests" / "bench" / "callback_plugins"),
           ANSIBLE_CALLBACKS_ENABLED="count_calls", NVGRACE_COUNT_CALLS=str(COUNTS))
-    rows = [line.split() for line in COUNTS.read_text().splitlines()]
-    return [(module, float(seconds)) for _host, module, seconds in rows]
-
-
-def print_modules(inventory: Path, runs: int) -> None:
-    """Each module of a converged site.yml over the pings before and after it."""
-    over: collections.defaultdict[str, list[float]] = collections.defaultdict(list)
-    pings = []
-    for _ in range(runs):
-        calls = calls_of(site_argv(inventory, "tests/bench/ping.yml", "site.yml", "tests/bench/ping.yml"))
-        floor = statistics.median(seconds for module, seconds in calls if "ping" in module)
-        pings.append(floor)
-        for module, seconds in calls:
-            if "ping" not in module:
-                over[module].append(seconds - floor)
-    print(f"\nping: {statistics.median(pings) * 1000:.0f} ms; over that, medians of {runs} runs "
-          f"(goal {GOAL * 1000:.0f} ms):")
-    for module, seconds in sorted(over.items()):
-        print(f"  {module:<40} {statistics.median(seconds) * 1000:6.0f} ms")
+    return per_call.calls_in(COUNTS.read_text())
 
 
 def main() -> int:
@@ -84,7 +67,8 @@ def main() -> int:
     ratio = statistics.median(one / other for one, other in pairs)
     print(f"site.yml converged: {site:.1f} s, ansible -m ping: {floor:.1f} s, ratio {ratio:.1f} "
           f"(medians of {options.runs} alternating pairs)")
-    print_modules(inventory, options.runs)
+    print()
+    per_call.show([calls_of(site_argv(inventory, *per_call.PLAYS)) for _ in range(options.runs)])
     return 0
 
 

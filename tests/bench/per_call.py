@@ -1,0 +1,42 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each module call of a converged site.yml costs over ``ping`` in the same play."""
+
+from __future__ import annotations
+
+import collections
+import statistics
+from collections.abc import Sequence
+
+GOAL = 0.150  # seconds over ping, for every module but region_verify
+# Module and seconds of each call of a round that begins and ends with pings
+Round = Sequence[tuple[str, float]]
+PLAYS = ("tests/bench/ping.yml", "site.yml", "tests/bench/ping.yml")
+
+
+def calls_in(text: str) -> list[tuple[str, float]]:
+    """The lines of the callback count_calls: host, module, seconds."""
+    return [(module, float(seconds)) for _host, module, seconds in map(str.split, text.splitlines())]
+
+
+def over_ping(rounds: Sequence[Round]) -> tuple[float, dict[str, float]]:
+    """Seconds of a ping, and by module how much more its call takes; medians of all rounds."""
+    over: collections.defaultdict[str, list[float]] = collections.defaultdict(list)
+    floors = []
+    for calls in rounds:
+        floor = statistics.median(seconds for module, seconds in calls if "ping" in module)
+        floors.append(floor)
+        for module, seconds in calls:
+            if "ping" not in module:
+                over[module].append(seconds - floor)
+    return statistics.median(floors), {module: statistics.median(found) for module, found in over.items()}
+
+
+def show(rounds: Sequence[Round]) -> list[str]:
+    """Prints all of them; the modules that miss the goal."""
+    floor, over = over_ping(rounds)
+    print(f"ping: {floor * 1000:.0f} ms; over that, medians of {len(rounds)} rounds (goal {GOAL * 1000:.0f} ms, "
+          "region_verify apart):")
+    for module, seconds in sorted(over.items()):
+        print(f"  {module:<40} {seconds * 1000:6.0f} ms")
+    return [module for module, seconds in over.items() if seconds > GOAL and "region_verify" not in module]
