@@ -146,3 +146,28 @@ def test_ids_come_from_the_id_table_only() -> None:
                              b"PCI_DEVICE(PCI_VENDOR_ID_NVIDIA, 0x1234)\n",
                       "probe.sh": b"VFIO(PCI_VENDOR_ID_NVIDIA, 0x5555)\n"})
     assert ids_of(tree.aliases()) == {"10de:31c2", "10de:2342"}
+
+
+def test_a_source_may_have_the_limits_themselves_and_travels_whole() -> None:
+    assert MAX_SOURCE_BYTES == 4 << 20
+    tree = make_tree({"dkms.conf": os.urandom(MAX_SOURCE_BYTES), "a" * 255: b""})
+    assert unpack(pack(tree), tree.sha256) == tree
+    with pytest.raises(PassthroughError, match=f"has {MAX_SOURCE_BYTES + 1} bytes, more than"):
+        make_tree({"dkms.conf": bytes(MAX_SOURCE_BYTES + 1)})
+    with pytest.raises(PassthroughError) as caught:
+        make_tree({"a" * 256: b""})
+    assert caught.value.message.startswith(f"{'a' * 80!r} cannot be the name")
+
+
+def test_what_unpacks_to_more_than_any_source_is_not_unpacked() -> None:
+    """A few kilobytes that would become a hundred megabytes."""
+    bomb = base64.b64encode(zlib.compress(b'{"dkms.conf": "' + b"A" * (100 << 20) + b'"}', 9)).decode()
+    assert len(bomb) < 200_000
+    with pytest.raises(PassthroughError, match="arrived damaged"):
+        unpack(bomb, "0" * 64)
+
+
+def test_a_payload_with_other_characters_is_damaged() -> None:
+    tree = make_tree({"dkms.conf": b"x"})
+    with pytest.raises(PassthroughError, match="arrived damaged"):
+        unpack("!" + pack(tree), tree.sha256)
