@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,8 @@ def test_persistent_false_takes_its_files_back(tmp_path: Path) -> None:
     assert host.has(rule_path(GPU))
     result = bind_gpus(host, options(GPU, persistent=False))
     assert result["changed"]
+    sides = [json.loads(result["diff"][side])["devices"][0]["persistent"] for side in ("before", "after")]
+    assert sides == [True, False]
     assert not host.has(rule_path(GPU))
     assert host.read(MODULES_LOAD) == "loop\n"
     assert host.driver(GPU) == VARIANT
