@@ -14,9 +14,10 @@ Round = Sequence[tuple[str, float]]
 PLAYS = ("tests/bench/ping.yml", "site.yml", "tests/bench/ping.yml")
 
 
-def calls_in(text: str) -> list[tuple[str, float]]:
-    """The lines of the callback count_calls: host, module, seconds."""
-    return [(module, float(seconds)) for _host, module, seconds in map(str.split, text.splitlines())]
+def calls_in(text: str, host: str = "") -> list[tuple[str, float]]:
+    """Module and seconds of the lines of the callback count_calls; of one host, or of all."""
+    return [(module, float(seconds)) for name, module, seconds in map(str.split, text.splitlines())
+            if host in ("", name)]
 
 
 def over_ping(rounds: Sequence[Round]) -> tuple[float, dict[str, float]]:
