@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from gate import ROOT, tracked
+from gate import ROOT, copy_tracked
 
 WORK = ROOT / ".build" / "cores"
 HOME = WORK / "home"
@@ -81,10 +81,7 @@ def prepare_home(pip_version: str) -> None:
 def prepare_checkout() -> None:
     """What git tracks here, as it is now, in a repository of its own: ansible-test wants the path and asks git."""
     shutil.rmtree(CHECKOUT, ignore_errors=True)
-    for name in tracked(new=True):
-        target = CHECKOUT / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, target)
+    copy_tracked(CHECKOUT, new=True)
     subprocess.run(["git", "init", "--quiet", "."], cwd=CHECKOUT, check=True)
     subprocess.run(["git", "add", "--all"], cwd=CHECKOUT, check=True)
 

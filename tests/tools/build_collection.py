@@ -15,7 +15,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -23,7 +22,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from gate import ROOT, tracked
+from gate import ROOT, copy_tracked
 
 BIN = Path(sys.executable).parent
 MANIFEST, FILES = "MANIFEST.json", "FILES.json"
@@ -41,9 +40,7 @@ def moment(source: Path) -> int:
 def galaxy_build(source: Path, work: Path) -> Path:
     """ansible-galaxy's tarball of the tracked files. CalledProcessError where it refuses."""
     copy = work / "source"
-    for name in tracked(source):
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source / name, copy / name)
+    copy_tracked(copy, source)
     argv = [str(BIN / "ansible-galaxy"), "collection", "build", str(copy), "--output-path", str(work)]
     subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
     (tarball,) = work.glob("*.tar.gz")

@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 
 import build_collection
+from gate import ROOT, finish
 
-ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 EXAMPLE = ROOT / "examples" / "execution-environment"
 TARBALL = "nvgrace-passthrough.tar.gz"
@@ -31,14 +31,8 @@ def run(*argv: str, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-def wanted(name: str) -> set[str]:
-    """The requirements in a file of the collection."""
-    lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines())
-    return {line for line in lines if line}
-
-
-def asked(path: Path) -> set[str]:
-    """The requirements in a file of the builder, which notes behind each where it is from."""
+def requirements(path: Path) -> set[str]:
+    """Those in a file of the collection, or of the builder, which notes behind each where it is from."""
     return {line.partition("#")[0].strip() for line in path.read_text().splitlines()} - {""}
 
 
@@ -66,14 +60,12 @@ def main() -> int:
         run("python", str(context / "_build" / "scripts" / "introspect.py"), "introspect", installed,
             f"--write-pip={found['pip']}", f"--write-bindep={found['bindep']}", cwd=work)
         for kind, name in (("pip", "requirements.txt"), ("bindep", "bindep.txt")):
-            if asked(found[kind]) != wanted(name):
-                problems.append(f"{name} says {wanted(name)}, and the builder asks {kind} for {asked(found[kind])}")
+            wanted, asked = requirements(ROOT / name), requirements(found[kind])
+            if asked != wanted:
+                problems.append(f"{name} says {wanted}, and the builder asks {kind} for {asked}")
         run("ansible-playbook", "--syntax-check", "-i", "localhost,", "nvgrace.passthrough.site", cwd=work,
             ANSIBLE_COLLECTIONS_PATH=installed)
-    for problem in problems:
-        print(problem)
-    print(f"execution environment: {len(problems)} problems")
-    return 1 if problems else 0
+    return finish(problems, "execution environment: ")
 
 
 if __name__ == "__main__":

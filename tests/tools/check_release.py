@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import build_collection
 import yaml
-from gate import ROOT, finish, tracked
+from gate import ROOT, copy_tracked, finish
 
 BIN = Path(sys.executable).parent
 FRAGMENTS = ROOT / "changelogs" / "fragments"
@@ -23,10 +22,7 @@ FRAGMENTS = ROOT / "changelogs" / "fragments"
 
 def released(copy: Path) -> Path:
     """The tracked files in COPY, in a repository without history, with the changelog of galaxy.yml's version."""
-    for name in tracked():
-        target = copy / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, target)
+    copy_tracked(copy)
     release = [str(BIN / "antsibull-changelog"), "release", "--date", "2000-01-01"]
     # it looks for ansible-doc on PATH
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,13 @@ def tracked(source: Path = ROOT, *, new: bool = False) -> list[str]:
     argv = ["git", "ls-files", "-z", *(["--cached", "--others", "--exclude-standard"] if new else [])]
     done = subprocess.run(argv, cwd=source, check=True, capture_output=True, text=True)
     return sorted({name for name in done.stdout.split("\0") if name and (source / name).is_file()})
+
+
+def copy_tracked(target: Path, source: Path = ROOT, *, new: bool = False) -> None:
+    """These files with their modes below TARGET."""
+    for name in tracked(source, new=new):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / name, target / name)
 
 
 def finish(problems: Sequence[str], said: str = "") -> int:

@@ -85,9 +85,6 @@ class Fleet:
         """The time of the newest record. One of the future, by a clock that is wrong, makes no other record old."""
         return max((record.made_at for record in self.records if record.made_at <= self.made_at), default=self.made_at)
 
-    def is_old(self, record: Record) -> bool:
-        return self.newest - record.made_at > self.old_after
-
     @property
     def old(self) -> tuple[Record, ...]:
         newest = self.newest
@@ -171,10 +168,7 @@ def findings(fleet: Fleet) -> tuple[Finding, ...]:
 
 
 def _by_count(texts: Iterable[str]) -> tuple[str, ...]:
-    counts: dict[str, int] = {}
-    for text in texts:
-        counts[text] = counts.get(text, 0) + 1
-    return tuple(sorted(counts, key=lambda text: -counts[text]))
+    return tuple(text for text, _count in _counted(texts))
 
 
 def timings(fleet: Fleet) -> tuple[Timing, ...]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
+from .record import STAGES
+
 SCHEMA_VERSION = 1
-_STAGES = ("gpu_host", "gpu_kmod", "gpu_bind", "gpu_verify", "gpu_domain")
 
 
 def outcome(failure: str, devices: Sequence[Mapping[str, Any]], check_mode: bool, quarantined: bool = False) -> str:
@@ -53,7 +54,7 @@ def build_report(hostname: str, arguments: Mapping[str, Any], check_mode: bool, 
         "devices": devices,
         "domains": _domains(stages.get("gpu_domain") or {}),
         "stages": {"gpu_preflight": _preflight(arguments),
-                   **{name: _stage(stages.get(name) or {}) for name in _STAGES}},
+                   **{name: _stage(stages.get(name) or {}) for name in STAGES[1:]}},
     }
 
 

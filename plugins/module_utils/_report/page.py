@@ -10,6 +10,7 @@ the data, and hosts have its number: that is what keeps the page small.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -101,10 +102,7 @@ def worst(gpus: Iterable[Gpu]) -> str:
 
 def counted(names: Iterable[str]) -> str:
     """``4 x GB200 186GB HBM3e``; different ones are separated by commas."""
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-    return ", ".join(name if count == 1 else f"{count} x {name}" for name, count in counts.items())
+    return ", ".join(name if count == 1 else f"{count} x {name}" for name, count in Counter(names).items())
 
 
 def page_data(fleet: Fleet) -> dict[str, Any]:

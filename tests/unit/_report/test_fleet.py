@@ -91,7 +91,7 @@ def test_expected_hosts_without_a_record_are_problems() -> None:
 def test_old_is_what_the_last_run_did_not_reach(ages: tuple[int, ...], old: list[str]) -> None:
     found = fleet(*(record(f"grace{number}", NOW - age * HOUR) for number, age in enumerate(ages)), now=NOW)
     assert hosts(found.old) == old
-    assert [item.host for item in found.records if found.is_old(item)] == old
+    assert [item.host for item in found.old] == old
 
 
 def test_old_after_is_the_users() -> None:
