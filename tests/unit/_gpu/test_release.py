@@ -117,6 +117,16 @@ def test_check_mode_says_the_same_and_touches_nothing(tmp_path: Path) -> None:
     assert predicted["actions"] == release_gpus(host, consenting())["actions"]
 
 
+def test_both_sides_of_the_diff(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    bind_gpus(host, consenting(CARD))
+    diff = release_gpus(host, consenting(check_mode=True))["diff"]
+    before, after = (json.loads(diff[side])["devices"][0] for side in ("before", "after"))
+    assert (before["address"], before["driver"], before["persistent"]) == (CARD, "vfio-pci", True)
+    assert (after["driver"], after["driver_override"], after["persistent"]) == ("nouveau", None, False)
+    assert {key for key in before if before[key] == after[key]} == {"address", "group", "device_group"}
+
+
 def test_a_gpu_in_a_vm_is_not_taken_away(tmp_path: Path) -> None:
     host = grace_hopper(tmp_path)
     bind_gpus(host, consenting(GPU))

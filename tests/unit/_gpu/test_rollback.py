@@ -146,6 +146,22 @@ def test_what_cannot_be_put_back_is_said(tmp_path: Path) -> None:
     assert load_record(host, AUDIO) is None
 
 
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), PassthroughError("The kernel refuses.")])
+def test_who_did_not_get_its_driver_back_keeps_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                          error: Exception) -> None:
+    host = x86_card(tmp_path)
+    host.refuses.add("vfio-pci")
+
+    def fail(*_arguments: Any) -> None:
+        raise error
+
+    restore = "ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.rollback._restore_driver"
+    monkeypatch.setattr(restore, fail)
+    with pytest.raises(PassthroughError, match="Not everything could be put back"):
+        bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    assert load_record(host, CARD) is not None
+
+
 def test_an_unbind_that_blocks_ends_in_time(tmp_path: Path) -> None:
     host = x86_card(tmp_path)
     host.blocks.add("nouveau")

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.variant import (
+    Alias,
     PlannedModule,
     VariantChooser,
     best_alias,
     parse_aliases,
+    parse_builtin,
 )
 from ansible_collections.nvgrace.passthrough.tests.unit._gpu.fake_sysfs import (
     ALIASES,
@@ -83,6 +85,18 @@ def test_a_planned_module_is_known_before_it_is_installed(tmp_path: Path) -> Non
 def test_an_installed_module_beats_the_prediction(tmp_path: Path) -> None:
     planned = (PlannedModule(VARIANT, VARIANT, ("v000010DEd00002342sv*sd*bc*sc*i*",)),)
     assert VariantChooser(FakeHost(tmp_path), planned).choose(HOPPER).source == "modules.alias"
+
+
+def test_a_planned_module_tells_its_own_driver_only(tmp_path: Path) -> None:
+    planned = (PlannedModule("site-vfio-pci", "Site-VFIO", ()), PlannedModule("other", "Other", ()))
+    chooser = VariantChooser(FakeHost(tmp_path), planned)
+    assert [chooser.driver_name(name) for name in ("site_vfio_pci", "site-vfio-pci", "other", "odd_module")] == [
+        "Site-VFIO", "Site-VFIO", "Other", None]
+
+
+def test_what_is_built_in_and_no_vfio_alias_is_none() -> None:
+    assert parse_builtin(b"a.alias=pci:v*\0b.description=vfio_pci:v*\0c.alias=vfio_pci:v*\0") == [
+        Alias("v*", "c", "modules.builtin.modinfo")]
 
 
 def test_driver_name_comes_from_sysfs_once_the_module_is_loaded(tmp_path: Path) -> None:

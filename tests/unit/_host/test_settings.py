@@ -120,6 +120,15 @@ def test_the_limits_themselves_are_accepted():
     assert parse_settings({"kernel_arguments": full}).kernel_arguments == tuple(full)
     with pytest.raises(PassthroughError, match="longer than 1536"):
         parse_settings({"kernel_arguments": [*full[:3], full[3] + "x"]})
+    assert parse_settings({"hugepages": {"size": "2M", "count": 1 << 24}}).hugepages == HugepageWish(2 << 20, 1 << 24)
+
+
+@pytest.mark.parametrize(("option", "start"), [("kernel_arguments", "a="), ("modprobe_options", "options m a=")])
+def test_a_line_has_400_characters_at_most(option, start):
+    longest = start + "x" * (400 - len(start))
+    assert getattr(parse_settings({option: [longest]}), option) == (longest,)
+    with pytest.raises(PassthroughError, match=f"{option}: .* is not a"):
+        parse_settings({option: [longest + "x"]})
 
 
 @pytest.mark.parametrize(("length", "shown"), [(80, "x" * 80), (81, "x" * 80 + "..."), (400, "x" * 80 + "...")])
