@@ -18,12 +18,15 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module i
     shorten,
     wrong_form,
 )
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.compare import digest
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.invariants import check_plan, check_xml
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.model import DomainPlan
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.planner import plan_domain
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.request import parse_name
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.spec import ARGUMENT_SPEC, REQUIRED_IF
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._survey.answer import domain_key, domain_question
 from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.domain_render import read_template, render
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.stage import SURVEY, surveyed
 
 MODULE = "nvgrace.passthrough.domain_xml"
 
@@ -33,11 +36,13 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
+        # out of the arguments, which are checked as what a user writes
+        survey = self._task.args.pop(SURVEY, None)
         given = self._task.args
         try:
             require_usable(given)
             arguments = self._validated()
-            result.update(self._work(arguments, task_vars or {}))
+            result.update(self._work({**arguments, SURVEY: survey}, task_vars or {}))
         except PassthroughError as error:
             result.update(failed=True, msg=shorten(error.message, given), **error.details)
         except AnsibleError as error:
@@ -91,8 +96,17 @@ class ActionModule(ActionBase):
         if xml:
             autostart = arguments["autostart"] if arguments["autostart"] is not None else vm["autostart"]
             module_args.update(_xml=xml, dest=arguments["dest"], autostart=autostart)
-        result: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=module_args, task_vars=task_vars)
+        known = surveyed(arguments[SURVEY], *_question(module_args)) if arguments[SURVEY] and xml else None
+        result: dict[str, Any] = known or self._execute_module(module_name=MODULE, module_args=module_args,
+                                                               task_vars=task_vars)
         return result
+
+
+def _question(module_args: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name and the arguments of a survey's answer that is this call's, too."""
+    name = module_args["vm"]["name"]
+    return domain_key(name), domain_question(name, digest(module_args["_xml"]), module_args["autostart"],
+                                             module_args["define"], module_args["dest"])
 
 
 def _remarks(found: dict[str, Any], plan: DomainPlan) -> dict[str, Any]:

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.stage import StageAction
 from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.ticker import Ticker
 
-MODULE = "nvgrace.passthrough.region_verify"
 SECONDS = 15.0
 
 
-class ActionModule(ActionBase):
+class ActionModule(StageAction):
     """nvgrace.passthrough.region_verify"""
 
-    _supports_check_mode = True
-    _supports_async = True
+    NAME = "region_verify"
 
-    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
+    def call(self, arguments: dict[str, Any], task_vars: Optional[dict[str, Any]], wrap_async: bool) -> dict[str, Any]:
         host = str((task_vars or {}).get("inventory_hostname", "the host"))
         display = Display()
 
@@ -31,10 +28,5 @@ class ActionModule(ActionBase):
             display.display(f"{host}: region_verify is at {elapsed:.0f} seconds; a GPU that it has reset may need "
                             "30 to become ready, some 257. Its journal says which one.")
 
-        wrap_async = bool(self._task.async_val) and not self._connection.has_native_async
         with Ticker(tell, SECONDS):
-            result: dict[str, Any] = self._execute_module(
-                module_name=MODULE, module_args=dict(self._task.args), task_vars=task_vars, wrap_async=wrap_async)
-        if not wrap_async:
-            self._remove_tmp_path(self._connection._shell.tmpdir)
-        return result
+            return super().call(arguments, task_vars, wrap_async)

@@ -76,3 +76,13 @@ options:
         description: Key of the product table, where the device id alone does not tell, for example V(gh200-120gb).
         type: str
 """
+
+    SURVEY = r"""
+options:
+  survey:
+    description:
+      - C(answers) of M(nvgrace.passthrough.host_survey), run before in the same play.
+      - Where it has an answer to the same options, this task returns that and calls no host. Give it only while nothing
+        has changed on the host since.
+    type: dict
+"""

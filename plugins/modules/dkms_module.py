@@ -126,6 +126,7 @@ author:
 extends_documentation_fragment:
   - nvgrace.passthrough.attributes
   - nvgrace.passthrough.attributes.changes
+  - nvgrace.passthrough.attributes.survey
 """
 
 EXAMPLES = r"""
@@ -313,59 +314,12 @@ elapsed:
   sample: 0.21
 """
 
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import Module
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import LOCK_SECONDS, run_module
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.service import ensure
-
-
-def _work(module: AnsibleModule, host: Host) -> dict[str, Any]:
-    parameters = dict(module.params)
-    for name in ("_source", "_source_sha256", "_have", "_prebuilt", "_aliases", "_modules"):
-        # They would travel back to the controller in the result's invocation.
-        del module.params[name]
-    result = ensure(parameters, module.check_mode, host)
-    for warning in result.pop("warnings"):
-        module.warn(warning)
-    return result
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.stage import run_stage
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.stage import DKMS_MODULE
 
 
 def main() -> None:
-    module = Module(
-        argument_spec={
-            "state": {"type": "str", "choices": ["present", "exported", "absent"], "default": "present"},
-            "name": {"type": "str", "default": "nvgrace-gpu-vfio-pci"},
-            "version": {"type": "str"},
-            "kernels": {"type": "list", "elements": "str", "default": ["running"]},
-            "prefer_in_tree": {"type": "bool", "default": True},
-            "required_ids": {"type": "list", "elements": "str", "default": []},
-            "force": {"type": "bool", "default": False},
-            "build_timeout": {"type": "int", "default": 1800},
-            "signing_key": {"type": "str", "no_log": False},
-            "signing_certificate": {"type": "str"},
-            "certificate_sha256": {"type": "str"},
-            "dest": {"type": "str"},
-            "prebuilt": {"type": "str"},
-            "source": {"type": "str"},
-            "_source": {"type": "str", "no_log": True},
-            "_source_sha256": {"type": "str", "no_log": False},
-            "_have": {"type": "dict"},
-            "_prebuilt": {"type": "list", "elements": "dict"},
-            "_aliases": {"type": "list", "elements": "str"},
-            "_modules": {"type": "str", "no_log": True},
-        },
-        supports_check_mode=True,
-        required_together=[("signing_key", "signing_certificate")],
-        required_if=[("state", "exported", ["dest"])],
-        mutually_exclusive=[("prebuilt", "signing_key"), ("prebuilt", "dest")],
-    )
-    # Many hosts may ask one builder at once, and each has to wait for the builds of the others.
-    patience = module.params["build_timeout"] if module.params["state"] == "exported" else 0
-    run_module(module, _work, lock_seconds=max(LOCK_SECONDS, patience))
+    run_stage(DKMS_MODULE)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ author:
 extends_documentation_fragment:
   - nvgrace.passthrough.attributes
   - nvgrace.passthrough.attributes.changes
+  - nvgrace.passthrough.attributes.survey
 requirements:
   - virsh and libvirt's QEMU driver on the managed host, unless O(define=false) or O(state=rendered)
 notes:

@@ -103,6 +103,7 @@ extends_documentation_fragment:
   - nvgrace.passthrough.attributes
   - nvgrace.passthrough.attributes.changes
   - nvgrace.passthrough.attributes.gpus
+  - nvgrace.passthrough.attributes.survey
 seealso:
   - module: nvgrace.passthrough.gpu_info
   - module: nvgrace.passthrough.region_verify
@@ -180,53 +181,12 @@ elapsed:
   sample: 0.21
 """
 
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import Module
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import bind_gpus
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.giveback import release_gpus
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.options import parse_options
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.select import GPUS_OPTION
-
-
-def _work(module: AnsibleModule, host: Host) -> dict[str, Any]:
-    options = parse_options(module.params, module.check_mode)
-    result = bind_gpus(host, options) if module.params["state"] == "bound" else release_gpus(host, options)
-    for warning in result.pop("warnings"):
-        module.warn(warning)
-    return result
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.stage import run_stage
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.stage_driver import GPU_DRIVER
 
 
 def main() -> None:
-    module = Module(
-        argument_spec={
-            "gpus": GPUS_OPTION,
-            "state": {"type": "str", "choices": ["bound", "released"], "default": "bound"},
-            "driver": {"type": "str", "default": "auto"},
-            "persistent": {"type": "bool", "default": True},
-            "group_consent": {"type": "list", "elements": "str", "default": []},
-            "in_use": {"type": "str", "choices": ["fail", "wait"], "default": "fail"},
-            "timeout": {"type": "int", "default": 60},
-            "device_group": {"type": "str"},
-            "planned_modules": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "module": {"type": "str", "required": True},
-                    "driver": {"type": "str", "required": True},
-                    "aliases": {"type": "list", "elements": "str", "default": []},
-                },
-            },
-        },
-        required_if=[("state", "bound", ["gpus"])],
-        supports_check_mode=True,
-    )
-    run_module(module, _work)
+    run_stage(GPU_DRIVER)
 
 
 if __name__ == "__main__":

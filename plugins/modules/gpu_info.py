@@ -19,6 +19,7 @@ extends_documentation_fragment:
   - nvgrace.passthrough.attributes
   - nvgrace.passthrough.attributes.no_changes
   - nvgrace.passthrough.attributes.gpus
+  - nvgrace.passthrough.attributes.survey
 seealso:
   - module: nvgrace.passthrough.gpu_driver
   - module: nvgrace.passthrough.region_verify
@@ -198,24 +199,12 @@ elapsed:
   sample: 0.21
 """
 
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import Module
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.inventory import read_gpus
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.select import GPUS_OPTION
-
-
-def _work(module: AnsibleModule, host: Host) -> dict[str, Any]:
-    return {"changed": False, "gpus": read_gpus(host, module.params["gpus"])}
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.stage import run_stage
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.stage_info import GPU_INFO
 
 
 def main() -> None:
-    module = Module(argument_spec={"gpus": GPUS_OPTION}, supports_check_mode=True)
-    run_module(module, _work, locked=False)
+    run_stage(GPU_INFO)
 
 
 if __name__ == "__main__":

@@ -149,6 +149,7 @@ options:
 extends_documentation_fragment:
   - nvgrace.passthrough.attributes
   - nvgrace.passthrough.attributes.changes
+  - nvgrace.passthrough.attributes.survey
 notes:
   - Must run as root.
   - It never reboots the host and restarts no service.
@@ -237,52 +238,12 @@ elapsed:
   sample: 0.21
 """
 
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import Module
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.arguments import CHOICES, UNMANAGED
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.configure import configure_host
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.settings import HostSettings, parse_settings
-
-_SETTINGS = {name: {"type": "str", "choices": list(choices), "default": UNMANAGED}
-             for name, choices in CHOICES.items()}
-_LIST = {"type": "list", "elements": "str", "default": []}
-
-
-def _configure(module: AnsibleModule, host: Host) -> dict[str, Any]:
-    settings = parse_settings(module.params)
-    if module.params["state"] == "absent":
-        settings = HostSettings(update_initramfs=settings.update_initramfs)
-    result = configure_host(host, settings, module.check_mode)
-    if result["untested"]:
-        module.warn(f"This host is changed in a way that was never run on a real one of its kind "
-                    f"({', '.join(result['untested'])}): look at the result before you reboot.")
-    return result
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.stage import run_stage
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.stage_config import HOST_CONFIG
 
 
 def main() -> None:
-    module = Module(
-        argument_spec={
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "kernel_arguments": _LIST,
-            "kernel_settings": {"type": "dict", "options": _SETTINGS},
-            "modprobe_blacklist": _LIST,
-            "modprobe_options": _LIST,
-            "modules_load": _LIST,
-            "hugepages": {
-                "type": "dict",
-                "options": {"size": {"type": "str", "required": True}, "count": {"type": "int", "required": True}},
-            },
-            "memlock": {"type": "str"},
-            "update_initramfs": {"type": "str", "choices": ["auto", "never"], "default": "auto"},
-        },
-        supports_check_mode=True,
-    )
-    run_module(module, _configure)
+    run_stage(HOST_CONFIG)
 
 
 if __name__ == "__main__":

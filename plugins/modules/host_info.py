@@ -38,6 +38,7 @@ options:
 extends_documentation_fragment:
   - nvgrace.passthrough.attributes
   - nvgrace.passthrough.attributes.no_changes
+  - nvgrace.passthrough.attributes.survey
 notes:
   - Must run as root, because ACPI tables and EFI variables are readable by root only.
   - Sizes are bytes. A value that the host does not tell is V(null) or V(unknown), never a guess.
@@ -247,39 +248,12 @@ elapsed:
   sample: 0.21
 """
 
-from dataclasses import asdict
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import Module
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.gather import gather_facts
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.severity import (
-    AUTO,
-    PROFILES,
-    judge,
-    resolve_profiles,
-)
-
-
-def _read(module: AnsibleModule, host: Host) -> dict[str, Any]:
-    facts = gather_facts(host, module.params["probe_qemu"])
-    profiles = resolve_profiles(module.params["profiles"], facts)
-    checks = [asdict(check) for check in judge(facts, profiles)]
-    return {"changed": False, "host": {**facts.as_dict(), "profiles": list(profiles), "checks": checks}}
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.stage import run_stage
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.stage_info import HOST_INFO
 
 
 def main() -> None:
-    module = Module(
-        argument_spec={
-            "profiles": {"type": "list", "elements": "str", "choices": [AUTO, *PROFILES], "default": [AUTO]},
-            "probe_qemu": {"type": "bool", "default": True},
-        },
-        supports_check_mode=True,
-    )
-    run_module(module, _read, locked=False)
+    run_stage(HOST_INFO)
 
 
 if __name__ == "__main__":

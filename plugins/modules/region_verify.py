@@ -68,6 +68,7 @@ extends_documentation_fragment:
   - nvgrace.passthrough.attributes
   - nvgrace.passthrough.attributes.changes
   - nvgrace.passthrough.attributes.gpus
+  - nvgrace.passthrough.attributes.survey
 seealso:
   - module: nvgrace.passthrough.gpu_driver
   - module: nvgrace.passthrough.gpu_info
@@ -215,34 +216,12 @@ elapsed:
   sample: 0.21
 """
 
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import Module
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import run_module
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.select import GPUS_OPTION
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.verify import Verifier, VerifyOptions
-
-
-def _work(module: AnsibleModule, host: Host) -> dict[str, Any]:
-    return Verifier(host, VerifyOptions(**module.params, check_mode=module.check_mode), log=module.log).run()
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.stage import run_stage
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.stage import REGION_VERIFY
 
 
 def main() -> None:
-    module = Module(
-        argument_spec={
-            "gpus": GPUS_OPTION,
-            "layout": {"type": "str", "choices": ["auto", "mainline", "bar2"], "default": "auto"},
-            "probe": {"type": "str", "choices": ["none", "read", "full"], "default": "read"},
-            "api": {"type": "str", "choices": ["auto", "group", "cdev"], "default": "auto"},
-            "force": {"type": "bool", "default": False},
-            "timeout": {"type": "int"},
-        },
-        supports_check_mode=True,
-    )
-    run_module(module, _work)
+    run_stage(REGION_VERIFY)
 
 
 if __name__ == "__main__":

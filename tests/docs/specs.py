@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import Module
 
 ROOT = Path(__file__).resolve().parents[2]
 FQCN = "nvgrace.passthrough"
@@ -34,17 +38,12 @@ def module_spec(name: str) -> dict[str, Any]:
         return {"argument_spec": argument_spec(yaml.safe_load(module.DOCUMENTATION)["options"])}
     found: dict[str, Any] = {}
 
-    def capture(**keywords: Any) -> None:
+    def capture(_self: Module, **keywords: Any) -> None:
         found.update(keywords)
         raise CapturedError
 
-    real, module.Module = module.Module, capture
-    try:
+    with mock.patch.object(Module, "__init__", capture), contextlib.suppress(CapturedError):
         module.main()
-    except CapturedError:
-        pass
-    finally:
-        module.Module = real
     return found
 
 

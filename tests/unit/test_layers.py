@@ -37,7 +37,7 @@ OTHERS = {
 # Filters in a row that a role may need to hand over what a module has found. What takes more is a module's work.
 MAX_FILTERS = 3
 LONG_CHAINS = {
-    "gpu_host/tasks/main.yml": "names of VMs for a message",
+    "gpu_host/tasks/reboot.yml": "names of VMs for a message",
     "gpu_kmod/vars/main.yml": "ids from one module as another asks for them",
 }
 

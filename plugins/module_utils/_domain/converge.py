@@ -90,6 +90,22 @@ def make_present(host: Host, wanted: Wanted, check: bool) -> dict[str, Any]:
     return result
 
 
+def find_settled(host: Host, name: str, autostart: Optional[bool]) -> Optional[tuple[str, dict[str, Any]]]:
+    """For a domain that libvirt still has as it was defined, and that is started at boot as it shall be: the SHA-256 of
+    the XML that was rendered for it, and what make_present returns for that XML. None for any other."""
+    virsh = Virsh(host)
+    found = _find(host, virsh, name)
+    rendered = found.record.get("rendered_sha256")
+    if not rendered or not found.definition or found.record != _record_of(rendered, found.xml):
+        return None
+    if autostart not in (None, found.autostart):
+        return None
+    wanted = Wanted(name, "", True, "", autostart)
+    result = _result(_plan_present(host, virsh, wanted, found, found.xml), [], wanted)
+    return rendered, {**result, "defined_xml": found.xml,
+                      "restart_required": _needs_restart(virsh, wanted, found, found.xml)}
+
+
 def make_absent(host: Host, names: list[str], check: bool) -> dict[str, Any]:
     """Undefines domains with their NVRAM and gives files back. A running domain is refused before anything changed."""
     virsh = Virsh(host)
@@ -130,7 +146,11 @@ def _final_xml(virsh: Virsh, wanted: Wanted, found: Found, check: bool) -> str:
 
 
 def _record(rendered: str, defined: str) -> dict[str, str]:
-    return {"rendered_sha256": digest(rendered), "defined_sha256": digest(defined)}
+    return _record_of(digest(rendered), defined)
+
+
+def _record_of(rendered_sha256: str, defined: str) -> dict[str, str]:
+    return {"rendered_sha256": rendered_sha256, "defined_sha256": digest(defined)}
 
 
 def _plan_present(host: Host, virsh: Virsh, wanted: Wanted, found: Found, final: str) -> Plan:

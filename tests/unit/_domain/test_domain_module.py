@@ -64,4 +64,6 @@ def same(documented: dict[str, Any], spec: dict[str, Any]) -> None:
 
 
 def test_documentation_and_argument_spec_agree() -> None:
-    same(yaml.safe_load(domain_xml.DOCUMENTATION)["options"], ARGUMENT_SPEC)
+    # survey is in a fragment that other modules have, too
+    same(yaml.safe_load(domain_xml.DOCUMENTATION)["options"],
+         {name: option for name, option in ARGUMENT_SPEC.items() if name != "survey"})

@@ -25,11 +25,13 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.prebuilt
 )
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.source import read_conf, unpack
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.store import MANIFEST, read_content, read_store
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._survey.answer import Answer
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils import kmod, stage
 from ansible_collections.nvgrace.passthrough.tests.unit._kmod import elf
 
 RELEASE = "6.17.0-1008-nvidia-64k"
 CONTENT = elf.signed(elf.module(RELEASE), "Site", b"\x11")
-TREE = collect(str(dkms_module.SHIPPED_SOURCE))
+TREE = collect(str(kmod.SHIPPED_SOURCE))
 ENTRY = describe_module(CONTENT, RELEASE, "1.0.0", TREE.sha256, None)
 WANTED = [{"kernel": RELEASE, "machine": "aarch64"}]
 
@@ -61,7 +63,7 @@ class Recorder(dkms_module.ActionModule):
 
 @pytest.fixture(autouse=True)
 def without_base_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dkms_module.ActionBase, "run", lambda *_arguments: {})
+    monkeypatch.setattr(stage.ActionBase, "run", lambda *_arguments: {})
 
 
 def test_present_sends_the_collections_source_in_one_call() -> None:
@@ -105,6 +107,7 @@ def test_another_source_is_sent_instead(tmp_path: Path) -> None:
     ({"state": "exported"}, "'dest' must be an absolute path"),
     ({"state": "exported", "dest": "modules"}, "'dest' must be an absolute path"),
     ({"prebuilt": "modules"}, "'prebuilt' must be an absolute path"),
+    ({"prebuilt": ""}, "'prebuilt' must be an absolute path"),
     ({"prebuilt": "/modules\0"}, "'prebuilt' must be an absolute path"),
     ({"prebuilt": "/proc/1/mem"}, "/proc/1/mem on the controller cannot be read: Not a directory"),
 ])
@@ -117,9 +120,9 @@ def test_bad_input_never_reaches_the_host(arguments: dict[str, Any], sentence: s
 
 def test_the_source_is_found_from_an_installed_collection(tmp_path: Path) -> None:
     root = tmp_path / "ansible_collections" / "nvgrace" / "passthrough"
-    plugin = root / "plugins" / "action" / "dkms_module.py"
+    plugin = root / "plugins" / "plugin_utils" / "kmod.py"
     plugin.parent.mkdir(parents=True)
-    shutil.copy(dkms_module.__file__, plugin)
+    shutil.copy(kmod.__file__, plugin)
     scope: dict[str, Any] = {"__file__": str(plugin), "__name__": "installed"}
     exec(compile(plugin.read_text(), str(plugin), "exec"), scope)
     assert scope["SHIPPED_SOURCE"] == root.resolve() / "files" / "kmod"
@@ -289,3 +292,26 @@ def test_a_quick_build_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dkms_module, "Display", lambda: SimpleNamespace(display=told.append))
     Recorder({}).run()
     assert told == []
+
+
+@pytest.mark.parametrize("prebuilt", [False, True])
+def test_a_survey_that_asked_the_same_spares_the_call(tmp_path: Path, prebuilt: bool) -> None:
+    stored(tmp_path)
+    options = {"kernels": ["running"], **({"prebuilt": str(tmp_path)} if prebuilt else {})}
+    extra = {"_source_sha256": TREE.sha256,
+             **({"_prebuilt": [ENTRY.as_json()], "_aliases": list(TREE.aliases())} if prebuilt else {})}
+    survey = {"dkms_module": Answer({**options, **extra}, {"changed": False, "elapsed": 1}).pack()}
+    action = Recorder({**options, "survey": survey})
+    assert (action.run(), action.calls) == ({"changed": False, "elapsed": 1}, [])
+
+    other = Recorder({**options, "force": True, "survey": survey})
+    other.run()
+    assert len(other.calls) == 1 and "survey" not in other.calls[0]["module_args"]
+
+
+def test_a_survey_that_asked_for_another_source_does_not(tmp_path: Path) -> None:
+    (tmp_path / "dkms.conf").write_text("x")
+    answer = Answer({"source": str(tmp_path), "_source_sha256": TREE.sha256}, {"changed": False})
+    action = Recorder({"source": str(tmp_path), "survey": {"dkms_module": answer.pack()}})
+    action.run()
+    assert len(action.calls) == 1

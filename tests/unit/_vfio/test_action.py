@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.action import region_verify
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils import stage
 
 ARGUMENTS = {"gpus": [{"address": "0009:01:00.0"}], "probe": "full"}
 
@@ -41,7 +42,7 @@ class Recorder(region_verify.ActionModule):
 @pytest.fixture(autouse=True)
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     told: list[str] = []
-    monkeypatch.setattr(region_verify.ActionBase, "run", lambda *_arguments: {})
+    monkeypatch.setattr(stage.ActionBase, "run", lambda *_arguments: {})
     monkeypatch.setattr(region_verify, "Display", lambda: SimpleNamespace(display=told.append))
     return told
 

@@ -1,0 +1,52 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Controller side of host_survey: sends what dkms_module needs along, as dkms_module's own plugin does."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.kmod import payload
+
+MODULE = "nvgrace.passthrough.host_survey"
+DKMS = "dkms_module"
+PAYLOAD = "_payload"
+VMS = "vms"
+
+
+class ActionModule(ActionBase):
+    """nvgrace.passthrough.host_survey"""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        if PAYLOAD in arguments:
+            raise AnsibleActionFail(f"Unsupported parameters for host_survey: {PAYLOAD}.")
+        arguments.update(self._payload(arguments))
+        if isinstance(arguments.get(VMS), list):
+            arguments[VMS] = [_of_interest(vm) for vm in arguments[VMS]]
+        result: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
+        self._remove_tmp_path(self._connection._shell.tmpdir)
+        return result
+
+    def _payload(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Without dkms_module where its options are no good: its own task says why."""
+        wish = arguments.get(DKMS)
+        if not isinstance(wish, dict):
+            return {}
+        try:
+            return {PAYLOAD: payload(wish, self._find_needle)}
+        except (AnsibleActionFail, PassthroughError):
+            return {DKMS: None}
+
+
+def _of_interest(vm: Any) -> Any:
+    """The rest of a VM's description is in its XML, which is rendered here."""
+    return {name: vm[name] for name in ("name", "autostart") if name in vm} if isinstance(vm, dict) else vm

@@ -1,0 +1,162 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's side: a task that a survey has answered calls no host, and every other task does."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleActionFail
+
+from ansible_collections.nvgrace.passthrough.plugins.action import (
+    domain_xml,
+    gpu_driver,
+    gpu_info,
+    host_config,
+    host_info,
+    host_survey,
+    region_verify,
+)
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.compare import digest
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._survey.answer import Answer, domain_question
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._survey.ask import STAGES
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils import stage
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.kmod import SHIPPED_SOURCE
+from ansible_collections.nvgrace.passthrough.tests.unit._domain.descriptions import CASES
+
+PLUGINS = {"host_info": host_info, "gpu_info": gpu_info, "host_config": host_config, "gpu_driver": gpu_driver,
+           "region_verify": region_verify}
+ARGUMENTS = {"gpus": [{"address": "0009:01:00.0"}]}
+KNOWN = {"changed": False, "elapsed": 0.1}
+CALLED = {"changed": True}
+
+
+def recorder(plugin: Any, arguments: dict[str, Any], async_val: int = 0) -> Any:
+    """The plugin with everything of Ansible that it touches played; ``calls`` are those to the host."""
+    action = plugin.ActionModule.__new__(plugin.ActionModule)
+    action._task = SimpleNamespace(args=dict(arguments), async_val=async_val, action="x", check_mode=False)
+    action._connection = SimpleNamespace(has_native_async=False, _shell=SimpleNamespace(tmpdir="/tmp/x"))
+    action.calls, action.removed = [], []
+
+    def execute(**call: Any) -> dict[str, Any]:
+        action.calls.append(call)
+        return dict(CALLED)
+
+    action._execute_module, action._remove_tmp_path = execute, action.removed.append
+    return action
+
+
+@pytest.fixture(autouse=True)
+def without_base_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (stage, host_survey, domain_xml):
+        monkeypatch.setattr(module.ActionBase, "run", lambda *_arguments: {})
+
+
+def survey(name: str, arguments: dict[str, Any], result: dict[str, Any] | None = None) -> dict[str, str]:
+    return {name: Answer(arguments, result or KNOWN).pack()}
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_an_answered_task_calls_no_host(name: str) -> None:
+    action = recorder(PLUGINS[name], {**ARGUMENTS, "survey": survey(name, ARGUMENTS)})
+    assert (action.run(), action.calls, action.removed) == (KNOWN, [], ["/tmp/x"])
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+@pytest.mark.parametrize("given", [
+    None, {}, "text", {"other": "x"}, {"host_info": None, "gpu_info": "garbage"},
+    {name: Answer({"gpus": []}, KNOWN).pack() for name in PLUGINS}])
+def test_any_other_task_calls_it(name: str, given: Any) -> None:
+    action = recorder(PLUGINS[name], {**ARGUMENTS, "survey": given})
+    assert action.run(task_vars={"a": 1}) == CALLED
+    assert action.calls == [{"module_name": f"nvgrace.passthrough.{name}", "module_args": ARGUMENTS,
+                             "task_vars": {"a": 1}, "wrap_async": False}]
+
+
+def test_a_task_in_the_background_calls_it() -> None:
+    action = recorder(gpu_info, {**ARGUMENTS, "survey": survey("gpu_info", ARGUMENTS)}, async_val=60)
+    action.run()
+    assert (action.calls[0]["wrap_async"], action.removed) == (True, [])
+
+
+def test_a_host_cannot_speak_to_ansible_through_an_answer() -> None:
+    result = {**KNOWN, "_ansible_no_log": True, "_ansible_delegated_vars": {}}
+    action = recorder(gpu_info, {**ARGUMENTS, "survey": survey("gpu_info", ARGUMENTS, result)})
+    assert action.run() == KNOWN
+
+
+def test_every_stage_has_a_plugin_that_looks() -> None:
+    assert {item.name for item in STAGES} == {*PLUGINS, "dkms_module"}
+
+
+def domain(**changes: Any) -> tuple[Any, dict[str, Any]]:
+    """The plugin for a domain, and the result that it returns without a survey."""
+    arguments = {**CASES["gh200-compat"](), **changes}
+    action = recorder(domain_xml, arguments)
+    return action, action.run()
+
+
+def test_an_answered_domain_calls_no_host() -> None:
+    _action, plain = domain()
+    known = {**KNOWN, "defined_xml": "<domain/>", "restart_required": True}
+    answers = survey("domain_xml gpu-vm", domain_question("gpu-vm", digest(plain["xml"]), None), known)
+    action, result = domain(survey=answers)
+    assert action.calls == []
+    assert result == {**plain, **known}
+
+
+@pytest.mark.parametrize("changes", [{"autostart": True}, {"dest": "/etc/vm.xml"}, {"define": False, "dest": "/etc/x"},
+                                     {"state": "absent"}])
+def test_a_domain_with_other_wishes_calls_it(changes: dict[str, Any]) -> None:
+    _action, plain = domain()
+    answers = survey("domain_xml gpu-vm", domain_question("gpu-vm", digest(plain["xml"]), None))
+    assert len(domain(survey=answers, **changes)[0].calls) == 1
+
+
+def test_a_domain_of_other_xml_calls_it() -> None:
+    answers = survey("domain_xml gpu-vm", domain_question("gpu-vm", digest("<other/>"), None))
+    action, _result = domain(survey=answers)
+    assert len(action.calls) == 1 and "survey" not in action.calls[0]["module_args"]
+
+
+def test_a_long_survey_is_no_option_that_is_too_long() -> None:
+    action, _result = domain(survey={f"domain_xml vm{number}": "x" * 100_000 for number in range(40)})
+    assert len(action.calls) == 1
+
+
+WISHES = {"host_info": {}, "gpu_info": ARGUMENTS, "host_config": {}, "dkms_module": {}}
+
+
+def test_the_survey_sends_the_source_and_of_a_vm_what_matters() -> None:
+    vms = [{"name": "one", "vcpus": 4, "autostart": True}, {"name": "two", "memory": "1GiB"}, "three"]
+    action = recorder(host_survey, {**WISHES, "vms": vms})
+    assert (action.run(), action.removed) == (CALLED, ["/tmp/x"])
+    sent = action.calls[0]["module_args"]
+    assert sent["vms"] == [{"name": "one", "autostart": True}, {"name": "two"}, "three"]
+    assert set(sent["_payload"]) == {"_source", "_source_sha256"}
+    assert {name: sent[name] for name in WISHES} == WISHES
+    assert SHIPPED_SOURCE.is_dir()
+
+
+@pytest.mark.parametrize("wish", [{"source": "/nothing/there"}, {"prebuilt": "relative"}, {"prebuilt": "/proc/1/mem"}])
+def test_what_dkms_module_would_refuse_is_left_to_it(wish: dict[str, Any]) -> None:
+    action = recorder(host_survey, {**WISHES, "dkms_module": wish})
+    action._find_needle = lambda _directory, needle: needle
+    action.run()
+    assert action.calls[0]["module_args"]["dkms_module"] is None
+    assert "_payload" not in action.calls[0]["module_args"]
+
+
+@pytest.mark.parametrize("wish", [None, "text"])
+def test_no_source_is_sent_where_nobody_asks_for_it(wish: Any) -> None:
+    action = recorder(host_survey, {**WISHES, "dkms_module": wish})
+    action.run()
+    assert action.calls[0]["module_args"]["dkms_module"] == wish
+    assert "_payload" not in action.calls[0]["module_args"]
+
+
+def test_the_payload_is_no_option() -> None:
+    with pytest.raises(AnsibleActionFail, match="Unsupported parameters for host_survey: _payload"):
+        recorder(host_survey, {**WISHES, "_payload": {}}).run()
