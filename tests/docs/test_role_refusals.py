@@ -41,3 +41,13 @@ def test_roles(tmp_path: Path, role: str, variables: dict[str, Any], message: st
 def test_restore_of_an_empty_list() -> None:
     assert "restore_gpus is empty: name the GPUs of localhost that go back" in failure(
         "nvgrace.passthrough.restore", {"restore_gpus": []})
+
+
+def test_no_reboot_under_a_vm(tmp_path: Path) -> None:
+    playbook = tmp_path / "play.yml"
+    task = {"ansible.builtin.include_role": {"name": "nvgrace.passthrough.gpu_host", "tasks_from": "reboot.yml",
+                                             "rolespec_validate": False}}
+    playbook.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
+    assert "localhost needs a reboot, and these VMs run with its GPUs: train7. Stop or move them" in failure(
+        str(playbook), {"gpu_host_reboot_ok": True, "gpu_host_result": {"reboot_required": True, "reboot_reasons": ["x"]},
+                        "gpu_preflight_gpu_info": {"gpus": [{"holders": [{"vm": "train7"}, {"pid": 1}]}, {}]}})

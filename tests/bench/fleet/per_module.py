@@ -1,7 +1,7 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What each module call of a converged site.yml costs over ``ping`` on a simulated host with four GPUs (tree.py), at
-the speed of this machine. Fails where a module misses the goal.
+"""What each module call costs over ``ping`` on a simulated host with four GPUs (tree.py) and nothing to do, at the
+speed of this machine. Fails where a module misses the goal.
 
 A run has two hosts, one after the other, and the second is measured: what a module is packed into is made once a run,
 on the controller, and the first host that needs it waits for that.
@@ -25,7 +25,7 @@ from measure import measure  # noqa: E402
 
 def run(hosts: Fleet, *playbooks: str) -> list[tuple[str, float]]:
     measure(hosts, "ansible-playbook", "--forks", "1", *playbooks, "-e", "gpu_report_show=false",
-            "-e", f"gpu_report_dir={hosts.directory / 'reports'}")
+            "-e", f"gpu_report_dir={hosts.directory / 'reports'}", *per_call.WITHOUT_ANSWERS)
     return per_call.calls_in((hosts.directory / "calls").read_text(), max(hosts.namespaces))
 
 
