@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
 from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.kmod import payload
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.stage import ASKED_AT
 
 MODULE = "nvgrace.passthrough.host_survey"
 DKMS = "dkms_module"
@@ -30,9 +33,11 @@ class ActionModule(ActionBase):
         if PAYLOAD in arguments:
             raise AnsibleActionFail(f"Unsupported parameters for host_survey: {PAYLOAD}.")
         arguments.update(self._payload(arguments))
-        if isinstance(arguments.get(VMS), list):
-            arguments[VMS] = [_of_interest(vm) for vm in arguments[VMS]]
+        arguments[VMS] = _of_interest(arguments.get(VMS))
+        asked_at = time.monotonic()
         result: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
+        if isinstance(result.get("answers"), dict):
+            result["answers"][ASKED_AT] = str(asked_at)
         self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
 
@@ -47,6 +52,11 @@ class ActionModule(ActionBase):
             return {DKMS: None}
 
 
-def _of_interest(vm: Any) -> Any:
-    """The rest of a VM's description is in its XML, which is rendered here."""
-    return {name: vm[name] for name in ("name", "autostart") if name in vm} if isinstance(vm, dict) else vm
+def _of_interest(vms: Any) -> list[dict[str, Any]]:
+    """Name and autostart of each; the rest of a description is in its XML, which is rendered here. None at all where
+    there is one that domain_xml would refuse: its own task says why."""
+    try:
+        return [{"name": str(vm["name"]), **({"autostart": boolean(vm["autostart"])} if vm.get("autostart") is not None
+                                             else {})} for vm in vms or []]
+    except (AttributeError, KeyError, TypeError):
+        return []

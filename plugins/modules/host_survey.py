@@ -70,6 +70,7 @@ extends_documentation_fragment:
   - nvgrace.passthrough.attributes.no_changes
 notes:
   - Bad options of a module are no failure here. The module itself says it when its turn has come.
+  - While another run is at work on the host, only what reads is answered.
 seealso:
   - module: nvgrace.passthrough.host_info
   - module: nvgrace.passthrough.gpu_info
@@ -102,7 +103,8 @@ RETURN = r"""
 answers:
   description:
     - For each module that has nothing to do, its arguments and its result, packed (JSON, zlib, Base64).
-    - Give it to the option C(survey) of the modules. One with other arguments than here asks the host itself.
+    - Give it to the option C(survey) of the modules. One with other arguments than here asks the host itself, and so
+      does one that comes ten minutes after the survey (C(asked_at), by the controller's steady clock).
   returned: success
   type: dict
   sample: {"host_info": "eJyr...", "gpu_info": "eJyr..."}

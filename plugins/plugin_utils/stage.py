@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, Optional
 
@@ -14,17 +15,33 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._survey.answer
 
 COLLECTION = "nvgrace.passthrough"
 SURVEY = "survey"
-# What a module may not tell Ansible's own code.
-_ANSIBLES = "_ansible_"
+ASKED_AT = "asked_at"
+"""When a survey was made, by the steady clock of the controller, beside the answers."""
+MAX_AGE = 600.0
+"""Seconds. A host waits for the slowest of its batch at each task, and is asked itself when that took longer."""
+# By these Ansible's own code takes orders from a result: hosts for the inventory, groups, facts. No module of ours has
+# one, and ansible-core takes some of them out of what a module returns.
+_ORDERS = ("add_host", "add_group", "ansible_facts", "results", "exception")
 
 
 def surveyed(survey: Any, module: str, arguments: Mapping[str, Any]) -> Optional[dict[str, Any]]:
     """The result in ``survey``, the ``answers`` of host_survey, for a task of ``module``; None where the host has to be
     asked."""
-    answer = unpack_answer(survey.get(module)) if isinstance(survey, Mapping) else None
+    if not isinstance(survey, Mapping) or not _is_fresh(survey.get(ASKED_AT)):
+        return None
+    answer = unpack_answer(survey.get(module))
     if answer is None or not answer.serves(arguments):
         return None
-    return {name: value for name, value in answer.result.items() if not name.startswith(_ANSIBLES)}
+    if any(name in _ORDERS or name.startswith("_") for name in answer.result):
+        return None
+    return dict(answer.result)
+
+
+def _is_fresh(asked_at: Any) -> bool:
+    try:
+        return 0 <= time.monotonic() - float(asked_at) <= MAX_AGE
+    except (TypeError, ValueError):
+        return False
 
 
 class StageAction(ActionBase):

@@ -48,6 +48,7 @@ def test_no_reboot_under_a_vm(tmp_path: Path) -> None:
     task = {"ansible.builtin.include_role": {"name": "nvgrace.passthrough.gpu_host", "tasks_from": "reboot.yml",
                                              "rolespec_validate": False}}
     playbook.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
+    variables = {"gpu_host_reboot_ok": True, "gpu_host_result": {"reboot_required": True, "reboot_reasons": ["x"]},
+                 "gpu_preflight_gpu_info": {"gpus": [{"holders": [{"vm": "train7"}, {"pid": 1}]}, {}]}}
     assert "localhost needs a reboot, and these VMs run with its GPUs: train7. Stop or move them" in failure(
-        str(playbook), {"gpu_host_reboot_ok": True, "gpu_host_result": {"reboot_required": True, "reboot_reasons": ["x"]},
-                        "gpu_preflight_gpu_info": {"gpus": [{"holders": [{"vm": "train7"}, {"pid": 1}]}, {}]}})
+        str(playbook), variables)

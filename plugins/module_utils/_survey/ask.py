@@ -17,6 +17,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from .._core.errors import PassthroughError
 from .._core.host import Host
+from .._core.module import WRONG_FORM, wrong_form
 from .._core.stage import Stage
 from .._domain.converge import find_settled
 from .._domain.request import parse_name
@@ -59,9 +60,10 @@ class Survey:
 
 
 def survey(host: Host, wishes: Mapping[str, Optional[Mapping[str, Any]]], payload: Optional[Mapping[str, Any]],
-           vms: Sequence[Mapping[str, Any]], log: Callable[[str], None]) -> Survey:
+           vms: Sequence[Mapping[str, Any]], check_mode: bool, log: Callable[[str], None]) -> Survey:
     """``wishes`` are the arguments of each module; the survey ends before one without. ``payload`` is dkms_module's.
-    ``vms`` have a ``name`` and perhaps ``autostart``; their domains are the last that is asked for."""
+    ``vms`` have a ``name`` and perhaps ``autostart``; their domains are the last that is asked for. ``check_mode`` is
+    that of the tasks which shall take the answers."""
     answers: dict[str, Answer] = {}
     results: dict[str, Result] = {}
     for stage in STAGES:
@@ -70,11 +72,15 @@ def survey(host: Host, wishes: Mapping[str, Optional[Mapping[str, Any]]], payloa
             return Survey(answers, stage.name, "It was not asked.")
         arguments = {**wish, **_derived(stage, results)}
         extra = dict(payload or {}) if stage.name == DKMS_MODULE.name else {}
-        checked = _validate(stage, {**arguments, **extra})
-        if checked.error_messages:
-            return Survey(answers, stage.name, " ".join(checked.error_messages))
+        # A real run of gpu_driver does not look at modules that are yet to come, so neither does what stands for it.
+        unseen: Result = {"planned_modules": []} if stage.name == GPU_DRIVER.name and not check_mode else {}
         try:
+            checked = _validate(stage, {**arguments, **extra, **unseen})
+            if checked.error_messages:
+                return Survey(answers, stage.name, " ".join(checked.error_messages))
             result = _ask(stage, _Question(checked.validated_parameters, log), host)
+        except WRONG_FORM as error:
+            return Survey(answers, stage.name, wrong_form(error))
         except (PassthroughError, OSError) as error:
             return Survey(answers, stage.name, str(error))
         why = unsettled(result)
@@ -86,6 +92,9 @@ def survey(host: Host, wishes: Mapping[str, Optional[Mapping[str, Any]]], payloa
 
 
 def _ask_domains(host: Host, vms: Sequence[Mapping[str, Any]], answers: dict[str, Answer]) -> Survey:
+    names = [vm["name"] for vm in vms]
+    if len(set(names)) < len(names):
+        return Survey(answers, DOMAIN_XML, "A name is there twice: what the first task defines, the second finds.")
     for vm in vms:
         started = time.monotonic()
         try:
@@ -115,10 +124,7 @@ def unsettled(result: Mapping[str, Any]) -> Optional[str]:
         return f"It would {actions[0]}." if actions else "It would change something."
     if result.get("reboot_required"):
         return "A reboot is due."
-    for name in ("missing_packages", "missing_prebuilt"):
-        if result.get(name):
-            return f"It has {name.replace('_', ' ')}."
-    return None
+    return "It has missing packages." if result.get("missing_packages") else None
 
 
 def _validate(stage: Stage, arguments: Mapping[str, Any]) -> Any:

@@ -61,7 +61,7 @@ def test_one_call_says_what_seven_say(hosts: Fleet, check: tuple[str, ...]) -> N
 
 
 def test_a_stage_with_something_to_do_is_called(hosts: Fleet) -> None:
-    """One more file of the host's configuration: what stands before it is answered, and what stands behind it is not."""
+    """One more file of the host's configuration: what stands before is answered, and what stands behind is not."""
     calls, record = run(hosts, "-e", '{"gpu_host_modules_load": ["vfio_pci"]}')
     assert calls == {"host_survey": 1, **dict.fromkeys(MODULES[2:], 1)}
     assert record["outcome"] == "verified"

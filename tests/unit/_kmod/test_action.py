@@ -300,7 +300,8 @@ def test_a_survey_that_asked_the_same_spares_the_call(tmp_path: Path, prebuilt: 
     options = {"kernels": ["running"], **({"prebuilt": str(tmp_path)} if prebuilt else {})}
     extra = {"_source_sha256": TREE.sha256,
              **({"_prebuilt": [ENTRY.as_json()], "_aliases": list(TREE.aliases())} if prebuilt else {})}
-    survey = {"dkms_module": Answer({**options, **extra}, {"changed": False, "elapsed": 1}).pack()}
+    survey = {"dkms_module": Answer({**options, **extra}, {"changed": False, "elapsed": 1}).pack(),
+              "asked_at": str(time.monotonic())}
     action = Recorder({**options, "survey": survey})
     assert (action.run(), action.calls) == ({"changed": False, "elapsed": 1}, [])
 
@@ -312,6 +313,7 @@ def test_a_survey_that_asked_the_same_spares_the_call(tmp_path: Path, prebuilt: 
 def test_a_survey_that_asked_for_another_source_does_not(tmp_path: Path) -> None:
     (tmp_path / "dkms.conf").write_text("x")
     answer = Answer({"source": str(tmp_path), "_source_sha256": TREE.sha256}, {"changed": False})
-    action = Recorder({"source": str(tmp_path), "survey": {"dkms_module": answer.pack()}})
+    survey = {"dkms_module": answer.pack(), "asked_at": str(time.monotonic())}
+    action = Recorder({"source": str(tmp_path), "survey": survey})
     action.run()
     assert len(action.calls) == 1

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,8 +55,9 @@ def without_base_run(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module.ActionBase, "run", lambda *_arguments: {})
 
 
-def survey(name: str, arguments: dict[str, Any], result: dict[str, Any] | None = None) -> dict[str, str]:
-    return {name: Answer(arguments, result or KNOWN).pack()}
+def survey(name: str, arguments: dict[str, Any], result: dict[str, Any] | None = None,
+           age: float = 0) -> dict[str, str]:
+    return {name: Answer(arguments, result or KNOWN).pack(), "asked_at": str(time.monotonic() - age)}
 
 
 @pytest.mark.parametrize("name", PLUGINS)
@@ -67,7 +69,8 @@ def test_an_answered_task_calls_no_host(name: str) -> None:
 @pytest.mark.parametrize("name", PLUGINS)
 @pytest.mark.parametrize("given", [
     None, {}, "text", {"other": "x"}, {"host_info": None, "gpu_info": "garbage"},
-    {name: Answer({"gpus": []}, KNOWN).pack() for name in PLUGINS}])
+    {**{name: Answer({"gpus": []}, KNOWN).pack() for name in PLUGINS}, "asked_at": str(time.monotonic())},
+    {name: Answer(ARGUMENTS, KNOWN).pack() for name in PLUGINS}])
 def test_any_other_task_calls_it(name: str, given: Any) -> None:
     action = recorder(PLUGINS[name], {**ARGUMENTS, "survey": given})
     assert action.run(task_vars={"a": 1}) == CALLED
@@ -81,10 +84,27 @@ def test_a_task_in_the_background_calls_it() -> None:
     assert (action.calls[0]["wrap_async"], action.removed) == (True, [])
 
 
-def test_a_host_cannot_speak_to_ansible_through_an_answer() -> None:
-    result = {**KNOWN, "_ansible_no_log": True, "_ansible_delegated_vars": {}}
-    action = recorder(gpu_info, {**ARGUMENTS, "survey": survey("gpu_info", ARGUMENTS, result)})
-    assert action.run() == KNOWN
+@pytest.mark.parametrize("order", [
+    {"_ansible_no_log": True}, {"add_host": {"host_name": "victim"}}, {"add_group": "x"}, {"ansible_facts": {"a": 1}},
+    {"results": 5}])
+def test_a_host_cannot_speak_to_ansible_through_an_answer(order: dict[str, Any]) -> None:
+    """Its module's own result is cleaned by Ansible."""
+    action = recorder(gpu_info, {**ARGUMENTS, "survey": survey("gpu_info", ARGUMENTS, {**KNOWN, **order})})
+    assert (action.run(), len(action.calls)) == (CALLED, 1)
+
+
+@pytest.mark.parametrize(("age", "known"), [(stage.MAX_AGE - 5, True), (stage.MAX_AGE + 1, False), (-60, False)])
+def test_an_old_answer_is_none(age: float, known: bool) -> None:
+    action = recorder(gpu_info, {**ARGUMENTS, "survey": survey("gpu_info", ARGUMENTS, age=age)})
+    action.run()
+    assert (action.calls == []) is known
+
+
+@pytest.mark.parametrize("asked_at", [None, "yesterday", "nan", [], "inf"])
+def test_an_answer_of_no_time_is_none(asked_at: Any) -> None:
+    action = recorder(gpu_info, {**ARGUMENTS, "survey": {**survey("gpu_info", ARGUMENTS), "asked_at": asked_at}})
+    action.run()
+    assert len(action.calls) == 1
 
 
 def test_every_stage_has_a_plugin_that_looks() -> None:
@@ -130,14 +150,30 @@ WISHES = {"host_info": {}, "gpu_info": ARGUMENTS, "host_config": {}, "dkms_modul
 
 
 def test_the_survey_sends_the_source_and_of_a_vm_what_matters() -> None:
-    vms = [{"name": "one", "vcpus": 4, "autostart": True}, {"name": "two", "memory": "1GiB"}, "three"]
+    vms = [{"name": "one", "vcpus": 4, "autostart": "yes"}, {"name": "two", "memory": "1GiB", "autostart": None}]
     action = recorder(host_survey, {**WISHES, "vms": vms})
     assert (action.run(), action.removed) == (CALLED, ["/tmp/x"])
     sent = action.calls[0]["module_args"]
-    assert sent["vms"] == [{"name": "one", "autostart": True}, {"name": "two"}, "three"]
+    assert sent["vms"] == [{"name": "one", "autostart": True}, {"name": "two"}]
     assert set(sent["_payload"]) == {"_source", "_source_sha256"}
     assert {name: sent[name] for name in WISHES} == WISHES
     assert SHIPPED_SOURCE.is_dir()
+
+
+@pytest.mark.parametrize("vms", [None, "text", [{"vcpus": 4}], [{"name": "one"}, "two"],
+                                 [{"name": "one", "autostart": 7.5}]])
+def test_vms_that_domain_xml_would_refuse_are_left_to_it(vms: Any) -> None:
+    action = recorder(host_survey, {**WISHES, "vms": vms})
+    action.run()
+    assert action.calls[0]["module_args"]["vms"] == []
+
+
+def test_the_time_of_a_survey_is_the_controllers() -> None:
+    action = recorder(host_survey, WISHES)
+    action._execute_module = lambda **_call: {"changed": False, "answers": {"gpu_info": "x"}}
+    before = time.monotonic()
+    asked_at = float(action.run()["answers"]["asked_at"])
+    assert before <= asked_at <= time.monotonic()
 
 
 @pytest.mark.parametrize("wish", [{"source": "/nothing/there"}, {"prebuilt": "relative"}, {"prebuilt": "/proc/1/mem"}])

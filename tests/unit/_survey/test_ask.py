@@ -6,15 +6,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable, Optional
 
 import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import Host
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.runner import host_lock
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.stage import Asked
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.converge import Wanted, make_present
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._survey import ask
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._survey import ask, stage
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._survey.answer import unpack_answer
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._survey.ask import Survey, unsettled
 from ansible_collections.nvgrace.passthrough.tests.unit._domain.fake_libvirt import DOMAIN, FakeHost
 
@@ -59,8 +62,8 @@ class Played:
         return carry_out
 
     def survey(self, host: Host, vms: tuple[dict[str, Any], ...] = (), payload: Optional[dict[str, Any]] = None,
-               **changes: Any) -> Survey:
-        return ask.survey(host, {**WISHES, **changes}, payload, vms, self.logged.append)
+               check_mode: bool = False, **changes: Any) -> Survey:
+        return ask.survey(host, {**WISHES, **changes}, payload, vms, check_mode, self.logged.append)
 
 
 @pytest.fixture
@@ -103,6 +106,9 @@ def test_options_are_checked_and_have_their_defaults(played: Played, host: FakeH
 def test_what_a_role_hands_on_is_handed_on(played: Played, host: FakeHost) -> None:
     found = played.survey(host)
     assert found.answers["dkms_module"].arguments["required_ids"] == ["10de:2342", "10de:2941"]
+    # a real run of gpu_driver does not look at it, and a check run does
+    assert played.asked["gpu_driver"]["planned_modules"] == []
+    played.survey(host, check_mode=True)
     assert played.asked["gpu_driver"]["planned_modules"] == [{"module": "m", "driver": "d", "aliases": []}]
     assert found.answers["gpu_driver"].arguments["planned_modules"] == RESULTS["dkms_module"]["provides"]
 
@@ -121,7 +127,6 @@ def test_the_source_goes_to_one_stage_and_its_hash_comes_back(played: Played, ho
     ("host_config", {"changed": True, "actions": ["write /etc/x"]}, "It would write /etc/x."),
     ("host_config", {"changed": False, "reboot_required": True}, "A reboot is due."),
     ("dkms_module", {"changed": False, "missing_packages": ["dkms"]}, "It has missing packages."),
-    ("dkms_module", {"changed": False, "missing_prebuilt": [{"kernel": "x"}]}, "It has missing prebuilt."),
     ("gpu_driver", {"changed": True}, "It would change something."),
     ("gpu_driver", PassthroughError("GPU in use."), "GPU in use."),
     ("region_verify", {"changed": True, "actions": ["open 0009:01:00.0"]}, "It would open 0009:01:00.0."),
@@ -155,6 +160,13 @@ def test_bad_options_are_left_to_the_module(played: Played, host: FakeHost, wish
     assert "region_verify" not in played.asked
 
 
+@pytest.mark.parametrize("wish", [{"hugepages": 5}, {"kernel_settings": {1: 2}}, {"modules_load": {"a": 1}}])
+def test_options_of_a_wrong_form_are_left_to_it_too(played: Played, host: FakeHost, wish: dict[str, Any]) -> None:
+    found = played.survey(host, host_config=wish)
+    assert (tuple(found.answers), found.open_stage) == (NAMES[:2], "host_config")
+    assert found.why and "host_config" not in played.asked
+
+
 def test_rules_between_options_hold(played: Played, host: FakeHost) -> None:
     found = played.survey(host, dkms_module={"signing_key": "/k"})
     assert found.open_stage == "dkms_module" and "signing_certificate" in str(found.why)
@@ -180,14 +192,21 @@ def test_domains_as_they_were_defined_are_answered(played: Played, host: FakeHos
 
 
 @pytest.mark.parametrize("vm", [
-    {"name": "other"}, {"name": "vm", "autostart": True}, {"name": "vm; destroy vm"}, {"name": "edited"}])
+    {"name": "other"}, {"name": "late", "autostart": True}, {"name": "vm; destroy vm"}, {"name": "edited"}])
 def test_a_domain_that_is_otherwise_is_not(played: Played, host: FakeHost, vm: dict[str, Any]) -> None:
     defined(host, "vm")
+    defined(host, "late")
     defined(host, "edited")
     host.libvirt.domains["edited"] += "<!-- by hand -->"
     found = played.survey(host, vms=({"name": "vm"}, vm))
     assert list(found.answers)[-1] == "domain_xml vm"
     assert found.open_stage == "domain_xml"
+
+
+def test_a_name_that_is_there_twice_is_left_to_the_module(played: Played, host: FakeHost) -> None:
+    defined(host, "vm")
+    found = played.survey(host, vms=({"name": "vm"}, {"name": "vm"}))
+    assert (tuple(found.answers), found.open_stage) == (NAMES, "domain_xml")
 
 
 def test_libvirt_that_is_down_is_left_to_the_module(played: Played, host: FakeHost) -> None:
@@ -203,3 +222,24 @@ def test_a_running_domain_with_something_else_is_told(played: Played, host: Fake
     answer = played.survey(host, vms=({"name": "vm"},)).answers["domain_xml vm"]
     assert answer.result["restart_required"] is True
     assert answer.result == {**defined(host, "vm"), "elapsed": answer.result["elapsed"]}
+
+
+def module(check_mode: bool = False) -> Any:
+    params = {**WISHES, "vms": [], "_payload": None}
+    return SimpleNamespace(params=params, check_mode=check_mode, log=lambda _line: None)
+
+
+def test_the_modules_result(played: Played, host: FakeHost) -> None:
+    result = stage._work(module(), host)
+    assert (result["changed"], result["settled"]) == (False, list(NAMES))
+    assert (result["open_stage"], result["why"], list(result["answers"])) == (None, None, list(NAMES))
+    assert all(unpack_answer(packed) for packed in result["answers"].values())
+
+
+@pytest.mark.parametrize(("check_mode", "settled"), [(False, NAMES[:2]), (True, NAMES)])
+def test_while_another_run_is_at_work_only_what_reads_is_answered(played: Played, host: FakeHost, check_mode: bool,
+                                                                  settled: tuple[str, ...]) -> None:
+    with host_lock(host):
+        result = stage._work(module(check_mode), host)
+    assert tuple(result["settled"]) == settled
+    assert check_mode or "Another run of nvgrace.passthrough" in result["why"]
