@@ -23,11 +23,11 @@ demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 
 	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest)
 
 test: setup  ## everything that guards the main job (root, 14 GB of disk, 60 minutes first, 50 later)
-	@$(BIN)/python tests/run lint unit docs sanity variants kmod proof style package report survey domains molecule faults \
+	@$(BIN)/python tests/run lint unit docs sanity variants kmod proof style package report simulated domains molecule faults \
 		refusals behaviour guest fleet
 
 test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)
-	@$(BIN)/python tests/run lint unit docs sanity variants kmod proof style package report survey domains molecule faults \
+	@$(BIN)/python tests/run lint unit docs sanity variants kmod proof style package report simulated domains molecule faults \
 		refusals behaviour guest fleet more_scenarios hosts cores arguments arithmetic matrix kill contract stress debug speed \
 		ways bench_fleet
 

@@ -74,13 +74,11 @@ def survey(host: Host, wishes: Mapping[str, Optional[Mapping[str, Any]]], payloa
         extra = dict(payload or {}) if stage.name == DKMS_MODULE.name else {}
         # A real run of gpu_driver does not look at modules that are yet to come, so neither does what stands for it.
         unseen: Result = {"planned_modules": []} if stage.name == GPU_DRIVER.name and not check_mode else {}
+        params, wrong = _validate(stage, {**arguments, **extra, **unseen})
+        if wrong:
+            return Survey(answers, stage.name, wrong)
         try:
-            checked = _validate(stage, {**arguments, **extra, **unseen})
-            if checked.error_messages:
-                return Survey(answers, stage.name, " ".join(checked.error_messages))
-            result = _ask(stage, _Question(checked.validated_parameters, log), host)
-        except WRONG_FORM as error:
-            return Survey(answers, stage.name, wrong_form(error))
+            result = _ask(stage, _Question(params, log), host)
         except (PassthroughError, OSError) as error:
             return Survey(answers, stage.name, str(error))
         why = unsettled(result)
@@ -127,11 +125,15 @@ def unsettled(result: Mapping[str, Any]) -> Optional[str]:
     return "It has missing packages." if result.get("missing_packages") else None
 
 
-def _validate(stage: Stage, arguments: Mapping[str, Any]) -> Any:
-    """ansible-core's ValidationResult; the arguments stay as they are."""
+def _validate(stage: Stage, arguments: Mapping[str, Any]) -> tuple[Result, str]:
+    """The arguments as options with their defaults, and what is wrong with them."""
     # ansible-core has no types here
     validator = ArgumentSpecValidator(dict(stage.options), **stage.rules)  # type: ignore[no-untyped-call,unused-ignore]
-    return validator.validate(dict(arguments))  # type: ignore[no-untyped-call,unused-ignore]  # as above
+    try:
+        checked = validator.validate(dict(arguments))  # type: ignore[no-untyped-call,unused-ignore]  # as above
+    except WRONG_FORM as error:
+        return {}, wrong_form(error)
+    return checked.validated_parameters, " ".join(checked.error_messages)
 
 
 def _ask(stage: Stage, question: _Question, host: Host) -> Result:

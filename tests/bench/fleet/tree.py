@@ -99,6 +99,12 @@ def _programs(root: Path) -> None:
     """The programs of a host, an interpreter for each Python that this machine has, and what they load."""
     programs = root / "usr" / "local" / "sbin"
     shutil.copytree(HERE / "programs", programs)
+    # no playbook shall find the machine's own
+    for directory in ("usr/sbin", "usr/bin"):
+        (root / directory).mkdir(parents=True, exist_ok=True)
+        for name in ("shutdown", "reboot"):
+            shutil.copy(HERE / "programs" / "shutdown", root / directory / name)
+            (root / directory / name).chmod(0o755)
     shutil.copytree(HERE / "shim", root / SHIM)
     for fake in (UNIT / "_gpu" / "fake_sysfs.py", UNIT / "_vfio" / "fake_kernel.py"):
         shutil.copy(fake, root / SHIM)
