@@ -26,6 +26,7 @@ options:
     ini: [{section: callback_alive, key: seconds}]
 """
 
+import sys
 import threading
 import time
 from typing import Any
@@ -92,6 +93,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def _tell(self, _elapsed: float) -> None:
         for line in self.lines(time.monotonic()):
             self._display.display(line)
+        # Ansible leaves that to Python, which keeps some minutes of these lines back where the output is no terminal.
+        sys.stdout.flush()
 
     def lines(self, now: float) -> list[str]:
         """A line for each task that has been running for long on at least one host."""

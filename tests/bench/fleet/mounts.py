@@ -89,7 +89,7 @@ def _mount_root(layers: Sequence[Path], directory: Path) -> None:
           f"lowerdir={':'.join(map(str, layers))}:/,upperdir={directory / 'upper'},workdir={directory / 'work'}")
     mount("/proc", f"{root}/proc", "", MS_BIND | MS_REC)
     tree = layers[-1]
-    for link in (tree / BORROWED).glob("*.from"):
+    for link in sorted((tree / BORROWED).glob("*.from")):
         mount(str(link.readlink()), f"{root}/{BORROWED}/{link.stem}", "", MS_BIND)
     for parent, _directories, names in os.walk(tree / "proc"):
         for name in names:

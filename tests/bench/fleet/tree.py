@@ -108,8 +108,12 @@ def _programs(root: Path) -> None:
     shutil.copytree(HERE / "shim", root / SHIM)
     for fake in (UNIT / "_gpu" / "fake_sysfs.py", UNIT / "_vfio" / "fake_kernel.py"):
         shutil.copy(fake, root / SHIM)
-    (root / SHIM / "checkout").mkdir()
-    (root / SHIM / "checkout" / "ansible_collections").symlink_to(ROOT / ".build" / "ansible_collections")
+    # The checkout itself may lie where the hosts show nothing of this machine.
+    borrowed, namespace = root / mounts.BORROWED, root / SHIM / "checkout" / "ansible_collections" / "nvgrace"
+    (borrowed / "checkout").mkdir(parents=True)
+    (borrowed / "checkout.from").symlink_to(ROOT)
+    namespace.mkdir(parents=True)
+    (namespace / "passthrough").symlink_to(f"/{mounts.BORROWED}/checkout")
     for version in ("3", *PYTHONS):
         interpreter = shutil.which(f"python{version}", path="/usr/bin:/usr/local/bin") or _borrow(root, version)
         if interpreter:

@@ -99,7 +99,8 @@ def test_a_run_shows_it(tmp_path: Path, strategy: str) -> None:
                  "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".build"), "ANSIBLE_PYTHON_INTERPRETER": sys.executable}
     with subprocess.Popen([str(program), "-i", "a1,a2,", "-c", "local", str(playbook)], cwd=tmp_path, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                          env={**os.environ, **variables}) as process:
+                          env={name: value for name, value in {**os.environ, **variables}.items()
+                               if name != "PYTHONUNBUFFERED"}) as process:
         assert process.stdout is not None
         lines = []
         for line in process.stdout:
