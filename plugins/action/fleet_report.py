@@ -8,11 +8,16 @@ from __future__ import annotations
 import os
 from typing import Any, Optional
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import require_usable
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import (
+    MAX_VALUES,
+    WRONG_FORM,
+    require_usable,
+    shorten,
+)
 from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.files import write_atomic
 from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.fleet_report import FORMATS, SUFFIXES, read_fleet
 
@@ -33,11 +38,14 @@ class ActionModule(ActionBase):
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         try:
-            require_usable(self._task.args)
+            require_usable(self._task.args, most=MAX_VALUES)
             _validation, options = self.validate_argument_spec(argument_spec=_SPEC)
             return self._report(options)
         except PassthroughError as error:
-            raise AnsibleActionFail(error.message) from error
+            # from None, here and below: Ansible would append the long message of the cause
+            raise AnsibleActionFail(shorten(error.message, self._task.args)) from None
+        except (AnsibleError, *WRONG_FORM) as error:
+            raise AnsibleActionFail(shorten(str(error), self._task.args)) from None
 
     def _report(self, options: dict[str, Any]) -> dict[str, Any]:
         if not options["src"] or not options["formats"]:

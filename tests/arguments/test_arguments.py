@@ -22,6 +22,7 @@ import yaml
 from ansible.errors import AnsibleError
 from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
+from ansible.plugins.action import ActionBase
 from harness import GPU, TRACES, MadeUpHost, Outcome
 from hostile import VALUES, places, with_value
 
@@ -43,13 +44,14 @@ GOOD: dict[str, dict[str, Any]] = {
     "domain_xml": {"vm": {"name": "tenant"}, "_xml": "<domain><name>tenant</name></domain>", "dest": "/etc/vm.xml"},
     "gpu_driver": {"gpus": [{"address": GPU}]},
     "gpu_info": {"gpus": [{"address": GPU}]},
+    "host_survey": {"host_info": {"probe_qemu": False}, "gpu_info": {"gpus": [{"address": GPU}]}, "host_config": {}},
     "region_verify": {"gpus": [{"address": GPU, "expected_memory": 2560 << 20}], "timeout": 30},
 }
 # What the host's own kernel changes when it is used, and the lock.
 _ALWAYS = [*TRACES, "/sys/*", "/kernel*"]
 _STATE = ["/var", "/var/lib", "/var/lib/nvgrace-passthrough*"]
 INTENDED: dict[str, list[str]] = {
-    "host_info": [], "gpu_info": [],
+    "host_info": [], "gpu_info": [], "host_survey": [],
     "host_config": [*_STATE, "/etc/modprobe.d*", "/etc/modules-load.d*", "/etc/default*", "/etc/security*",
                     "/etc/systemd*", "/etc/tmpfiles.d*"],
     "dkms_module": [*_STATE, "/usr/src*", "/etc/dkms*"],
@@ -128,7 +130,7 @@ def test_there_are_modules_and_the_good_arguments_are_theirs() -> None:
 
 
 @pytest.mark.parametrize("name", ["gpu_info", "gpu_driver", "region_verify", "host_info", "host_config",
-                                  "domain_xml"])
+                                  "domain_xml", "host_survey"])
 def test_good_arguments_are_good(made_up: MadeUpHost, name: str) -> None:
     """Otherwise every value would be refused for another reason."""
     main = importlib.import_module(f"{COLLECTION}.{name}").main
@@ -213,7 +215,9 @@ CASES_OF_ACTIONS = [(name, path) for name in ACTIONS for path in places(controll
 def good_for_controller(name: str, directory: Path) -> dict[str, Any]:
     if name == "domain_xml":
         return CASES["gh200-compat"]()
-    return {"host_report": {"dest": str(directory / "reports")}, "region_verify": GOOD["region_verify"]}.get(name, {})
+    return {"host_report": {"dest": str(directory / "reports")}, "host_survey": GOOD["host_survey"],
+            "fleet_report": {"src": [str(ROOT / "tests" / "report" / "records")], "dest": str(directory / "reports")},
+            "region_verify": GOOD["region_verify"]}.get(name, {})
 
 
 def on_controller(name: str, arguments: dict[str, Any], check: bool = False) -> Callable[[], None]:
@@ -222,7 +226,7 @@ def on_controller(name: str, arguments: dict[str, Any], check: bool = False) -> 
     action = type("Played", (Playing, plugin.ActionModule), {})(arguments, check)
 
     def main() -> None:
-        plugin.ActionBase.run = lambda *_arguments: {}
+        ActionBase.run = lambda *_arguments: {}
         try:
             result = action.run(task_vars={"inventory_hostname": "rack1"})
         except AnsibleError as error:
@@ -245,7 +249,7 @@ def test_hostile_value_on_the_controller(made_up: MadeUpHost, name: str, path: t
     """In check mode for the directory of reports, which is wherever the operator says: also on this machine."""
     spec = controller_spec(name)
     found = {}
-    check = (name, path) == ("host_report", ("dest",))
+    check = (name, path) in (("host_report", ("dest",)), ("fleet_report", ("dest",)))
     for what, value in VALUES.items():
         arguments = with_value(good_for_controller(name, made_up.root), spec, path, value)
         problems = wrong(made_up.run(on_controller(name, arguments, check), {}), ["/reports*"])

@@ -75,10 +75,10 @@ def wrong_form(error: Exception) -> str:
     return shorten(f"An option has not the form that the documentation says: {error}.", None)
 
 
-def require_usable(arguments: dict[str, Any], longest: int = MAX_TEXT) -> None:
+def require_usable(arguments: dict[str, Any], longest: int = MAX_TEXT, most: int = MAX_FACTS) -> None:
     """For action plugins, whose arguments may be the facts of a whole host, and hold texts as long as MAX_RESULT_TEXT
     where they are results of modules. Raises PassthroughError."""
-    sentence = unusable(arguments, MAX_FACTS, longest)
+    sentence = unusable(arguments, most, longest)
     if sentence is not None:
         raise PassthroughError(sentence)
 
