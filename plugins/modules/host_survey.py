@@ -104,7 +104,7 @@ answers:
   description:
     - For each module that has nothing to do, its arguments and its result, packed (JSON, zlib, Base64).
     - Give it to the option C(survey) of the modules. One with other arguments than here asks the host itself, and so
-      does one that comes ten minutes after the survey (C(asked_at), by the controller's steady clock).
+      does one that comes twenty minutes after the survey (C(asked_at), by the controller's steady clock).
   returned: success
   type: dict
   sample: {"host_info": "eJyr...", "gpu_info": "eJyr..."}

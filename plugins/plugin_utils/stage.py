@@ -17,7 +17,7 @@ COLLECTION = "nvgrace.passthrough"
 SURVEY = "survey"
 ASKED_AT = "asked_at"
 """When a survey was made, by the steady clock of the controller, beside the answers."""
-MAX_AGE = 600.0
+MAX_AGE = 1200.0
 """Seconds. A host waits for the slowest of its batch at each task, and is asked itself when that took longer."""
 # By these Ansible's own code takes orders from a result: hosts for the inventory, groups, facts. No module of ours has
 # one, and ansible-core takes some of them out of what a module returns.
