@@ -12,6 +12,7 @@ import re
 from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
@@ -22,7 +23,9 @@ from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.files import w
 
 _DICT_ARGUMENTS = ("host", "gpus", "stages")
 _KNOWN_ARGUMENTS = frozenset((*_DICT_ARGUMENTS, "dest", "accepted", "reboot_required", "failure",
-                              "after_failure", "quarantined"))
+                              "after_failure", "quarantined", "show"))
+_SHOW = "_ansible_verbose_always"
+"""By this in a result ansible.builtin.debug has itself shown: no task of its own, which costs the controller time a host."""
 _SAFE_NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -48,7 +51,7 @@ class ActionModule(ActionBase):
         if not self._task.check_mode:
             self._write(base, report, lines)
         return {"changed": False, "path": f"{base}.json", "text_path": f"{base}.txt", "lines": lines,
-                "outcome": report["outcome"]}
+                "outcome": report["outcome"], **({_SHOW: True} if boolean(arguments.get("show", False)) else {})}
 
     @staticmethod
     def _check(arguments: dict[str, Any]) -> None:
@@ -60,6 +63,10 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail("host_report needs dest, a directory on the controller.")
         if not isinstance(accepted, list) or not all(isinstance(item, str) for item in accepted):
             raise AnsibleActionFail("host_report: accepted must be a list of ids.")
+        try:
+            boolean(arguments.get("show", False))
+        except TypeError as error:
+            raise AnsibleActionFail("host_report: show must be true or false.") from error
         for name in _DICT_ARGUMENTS:
             if not isinstance(arguments.get(name) or {}, dict):
                 raise AnsibleActionFail(f"host_report: {name} must be a dictionary.")

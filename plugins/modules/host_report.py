@@ -43,6 +43,10 @@ options:
   quarantined:
     description: Whether a host that was stopped is as it was before the run.
     type: bool
+  show:
+    description: Whether the run shows the result, as it does of each task with C(-v).
+    type: bool
+    default: false
 author:
   - The nvgrace.passthrough contributors (@nvgrace-passthrough)
 attributes:

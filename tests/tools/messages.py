@@ -216,7 +216,8 @@ def _tasks(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def task_messages() -> list[Message]:
-    """Of fail and assert in roles and playbooks. Messages of nothing but values hand on what a module said."""
+    """Of fail and assert in roles and playbooks, with what a task has to choose from in its variables. Messages of nothing
+    but values hand on what a module said."""
     found = []
     for path in sorted([*(ROOT / "roles").rglob("*.yml"), *(ROOT / "playbooks").glob("*.yml")]):
         if path.parent.name not in ("tasks", "handlers", "playbooks"):
@@ -224,6 +225,8 @@ def task_messages() -> list[Message]:
         for task in _tasks(yaml.safe_load(path.read_text(encoding="utf-8"))):
             texts = [str(task.get("ansible.builtin.fail", {}).get("msg", "")),
                      str(task.get("ansible.builtin.assert", {}).get("fail_msg", ""))]
+            if any(texts):
+                texts += map(str, task.get("vars", {}).values())
             for text in texts:
                 text = re.sub(r"\s+", " ", _VALUE.sub(HOLE, text)).strip()
                 if re.search("[A-Za-z]{3}", text):

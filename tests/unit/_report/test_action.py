@@ -40,3 +40,17 @@ def test_text_that_no_module_returns_is_refused(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(AnsibleActionFail, match="no option takes more than 1048576"):
         report(monkeypatch, {"dest": str(tmp_path), "failure": "x" * (1 << 21)})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("arguments", "shown"), [({}, None), ({"show": False}, None), ({"show": "yes"}, True)])
+def test_the_run_shows_the_result_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                          arguments: dict[str, Any], shown: Any) -> None:
+    result = report(monkeypatch, {"dest": str(tmp_path), **arguments})
+    assert result.get("_ansible_verbose_always") is shown
+    assert "show" not in json.loads(Path(result["path"]).read_text())
+
+
+def test_neither_true_nor_false_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AnsibleActionFail, match="host_report: show must be true or false"):
+        report(monkeypatch, {"dest": str(tmp_path), "show": "perhaps"})
+    assert list(tmp_path.iterdir()) == []
