@@ -19,7 +19,7 @@ help:  ## this list
 setup:
 	@tests/setup
 
-demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 minutes first, 3 later); GUEST=1 starts a VM
+demo: setup  ## the whole way on an emulated Grace host (root, 6 GB of disk, 10 to 20 minutes first, 3 to 6 later); GUEST=1 starts a VM
 	@$(BIN)/python tests/demo/demo.py $(if $(GUEST),--guest)
 
 test: setup  ## everything that guards the main job (root, 14 GB of disk, 60 minutes first, 50 later)
