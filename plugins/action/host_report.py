@@ -25,7 +25,7 @@ _DICT_ARGUMENTS = ("host", "gpus", "stages")
 _KNOWN_ARGUMENTS = frozenset((*_DICT_ARGUMENTS, "dest", "accepted", "reboot_required", "failure",
                               "after_failure", "quarantined", "show"))
 _SHOW = "_ansible_verbose_always"
-"""By this in a result ansible.builtin.debug has itself shown: no task of its own, which costs the controller time a host."""
+"""By this in a result ansible.builtin.debug has itself shown; another task would cost the controller time a host."""
 _SAFE_NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 

@@ -21,7 +21,8 @@ def failure(playbook: str, variables: dict[str, Any]) -> str:
     """What ansible-playbook prints of a play on this machine that must fail."""
     environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".build"), "ANSIBLE_NOCOLOR": "1"}
     argv = [str(Path(sys.executable).parent / "ansible-playbook"), "--check", "-i", "localhost,", "-c", "local",
-            "-e", json.dumps({"ansible_become": False, "ansible_python_interpreter": sys.executable, **variables}), playbook]
+            "-e", json.dumps({"ansible_become": False, "ansible_python_interpreter": sys.executable, **variables}),
+            playbook]
     done = subprocess.run(argv, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 2, done.stdout + done.stderr
     return " ".join(done.stdout.split())

@@ -216,8 +216,8 @@ def _tasks(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def task_messages() -> list[Message]:
-    """Of fail and assert in roles and playbooks, with what a task has to choose from in its variables. Messages of nothing
-    but values hand on what a module said."""
+    """Of fail and assert in roles and playbooks, with what a task has to choose from in its variables. Messages of
+    nothing but values hand on what a module said."""
     found = []
     for path in sorted([*(ROOT / "roles").rglob("*.yml"), *(ROOT / "playbooks").glob("*.yml")]):
         if path.parent.name not in ("tasks", "handlers", "playbooks"):
