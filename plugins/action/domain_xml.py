@@ -25,10 +25,14 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.planne
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.request import parse_name
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.spec import ARGUMENT_SPEC, REQUIRED_IF
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._survey.answer import domain_key, domain_question
-from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.domain_render import read_template, render
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.domain_render import prepare, read_template, render
 from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.stage import SURVEY, surveyed
 
 MODULE = "nvgrace.passthrough.domain_xml"
+
+# Ansible's main process loads this plugin and then forks a worker for each host and task. What is compiled here, the
+# workers have; else each of them would compile the template again for its one domain.
+prepare()
 
 
 class ActionModule(ActionBase):

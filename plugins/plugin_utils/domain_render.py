@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,6 +33,12 @@ def render(plan: DomainPlan, template: str) -> str:
         return _compile(template).render(plan=plan)
     except TemplateError as error:
         raise PassthroughError(f"The domain template cannot be rendered: {error}.") from error
+
+
+def prepare() -> None:
+    """Compiles the collection's own template ahead of the first domain. One that cannot be is left to that one to say."""
+    with suppress(PassthroughError, TemplateError):
+        _compile(read_template())
 
 
 @lru_cache(maxsize=4)
