@@ -36,7 +36,7 @@ def render(plan: DomainPlan, template: str) -> str:
 
 
 def prepare() -> None:
-    """Compiles the collection's own template ahead of the first domain. One that cannot be is left to that one to say."""
+    """Compiles the collection's own template ahead of the first domain. Why one cannot be, that domain says."""
     with suppress(PassthroughError, TemplateError):
         _compile(read_template())
 
