@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
+import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,20 @@ def more_of(first: Fleet, count: int) -> Fleet:
     directory.mkdir()
     return _make_hosts(directory, [first.directory / "hosts" / next(iter(first.namespaces)) / "upper",
                                    first.directory / "tree"], count)
+
+
+def on_host(hosts: Fleet, *argv: str) -> str:
+    """What a command on the only host of a fleet prints."""
+    (namespace,) = hosts.namespaces.values()
+    return subprocess.run(["nsenter", f"--mount={namespace}", "--wd=/", *argv], check=True, capture_output=True,
+                          text=True).stdout
+
+
+def record(hosts: Fleet) -> dict[str, Any]:
+    """What the last run has reported of the only host of a fleet."""
+    (path,) = (hosts.directory / "reports").glob("*.json")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
 
 
 def _make_hosts(directory: Path, layers: Sequence[Path], count: int) -> Fleet:

@@ -7,12 +7,9 @@ Needs a mount namespace of its own and root: tests/run does that.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT / ".build")]
 
 # where the line above leads
-from hosts import Fleet, fleet  # noqa: E402
+from hosts import Fleet, fleet, on_host, record  # noqa: E402
 from measure import measure  # noqa: E402
 
 WISH = ("-e", '{"gpu_host_kernel_arguments": ["init_on_alloc=0"]}')
@@ -36,18 +33,6 @@ def host() -> Iterator[Fleet]:
 def site(host: Fleet, *options: str) -> str:
     measure(host, "ansible-playbook", "site.yml", "-e", f"gpu_report_dir={host.directory}/reports", *options)
     return (host.directory / "output").read_text()
-
-
-def record(host: Fleet) -> dict[str, Any]:
-    (path,) = (host.directory / "reports").glob("*.json")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
-
-
-def on_host(host: Fleet, *argv: str) -> str:
-    (namespace,) = host.namespaces.values()
-    return subprocess.run(["nsenter", f"--mount={namespace}", "--wd=/", *argv], check=True, capture_output=True,
-                          text=True).stdout
 
 
 def test_a_reboot_that_is_allowed_brings_what_it_is_for(host: Fleet) -> None:

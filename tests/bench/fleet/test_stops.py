@@ -7,8 +7,6 @@ Needs a mount namespace of its own and root: tests/run does that.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT / ".build")]
 
 # where the line above leads
-from hosts import Fleet, fleet  # noqa: E402
+from hosts import Fleet, fleet, on_host, record  # noqa: E402
 from measure import measure  # noqa: E402
 
 # In these is all that the stages write.
@@ -34,12 +32,6 @@ def host() -> Iterator[Fleet]:
         yield made
 
 
-def on_host(host: Fleet, *argv: str) -> str:
-    (namespace,) = host.namespaces.values()
-    return subprocess.run(["nsenter", f"--mount={namespace}", "--wd=/", *argv], check=True, capture_output=True,
-                          text=True).stdout
-
-
 def state(host: Fleet) -> set[str]:
     """Each file with its size and time, and what NVIDIA's driver has."""
     return {*on_host(host, "find", *PLACES, "-printf", "%p %s %T@\\n").splitlines(),
@@ -52,8 +44,7 @@ def refusal(host: Fleet, *options: str) -> str:
     with pytest.raises(SystemExit) as ended:
         measure(host, "ansible-playbook", "site.yml", "-e", f"gpu_report_dir={host.directory}/reports", *options)
     assert state(host) ^ before == set()
-    (record,) = (host.directory / "reports").glob("*.json")
-    found = json.loads(record.read_text())
+    found = record(host)
     assert (found["outcome"], found["after_failure"]) == ("failed", "Nothing was changed.")
     told = " ".join(str(ended.value).split())
     assert " ".join(found["failure"].split()) in told
