@@ -1,7 +1,7 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Rolls site.yml out over the scenario's hosts as an operator does, and looks at what became of each: usage:
-roll_out.py first|power-off. A host may fail here, which a playbook of molecule's may not."""
+roll_out.py first|resume. A host may fail here, which a playbook of molecule's may not."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 LAB = str(ROOT / "tests" / "lab" / "lab")
 REPORTS = ROOT / ".build" / "fleet"
-GOOD = ("fleet-gh200", "fleet-gb200")
-BAD = "fleet-c2c"
+GOOD, BAD, VICTIM = "fleet-gh200", "fleet-c2c", "fleet-gb200"
 INVENTORIES = ["--inventory", "molecule/shared/inventory", "--inventory", "molecule/fleet/inventory"]
 # A play reads these before it knows a host: from the command line, and not from the inventory
 BATCHES = ["--extra-vars", "nvgrace_serial=100% nvgrace_max_fail_percentage=100"]
-# What ansible-playbook says with its status: all well, hosts failed, hosts were not reached
-WELL, FAILED, UNREACHABLE = 0, 2, 4
+# What ansible-playbook says with its status: all well, hosts were not reached (which hides that others failed)
+WELL, UNREACHABLE = 0, 4
+# What the check run told and the first run did, for the second
+CHANGES = REPORTS / "changes"
 # molecule shows what a command said when it has ended, so that one who waits looks here
 LOG = REPORTS / "roll-out.log"
 # The mark of the scenario's own hook for a drained host, which a check run does not make and so does not find
@@ -78,48 +79,61 @@ def report(host: str) -> dict[str, Any]:
     return loaded
 
 
-def expect_verified(*hosts: str) -> None:
-    for host in hosts:
-        found = report(host)
-        assert found["outcome"] == "verified", f"{host}: {found['outcome']}: {found['failure']}"
+def expect_verified(host: str) -> None:
+    found = report(host)
+    assert found["outcome"] == "verified", f"{host}: {found['outcome']}: {found['failure']}"
 
 
-def first() -> None:
-    """A check run, the real run with the same changes, and a third one that has nothing to do on the good hosts."""
-    predicted = changes(finish(playbook("site.yml", "--check", "--diff"), WELL))
-    real = changes(finish(playbook("site.yml"), FAILED))
-    for host in GOOD:
-        foreseen, done = ({task for name, task in side if name == host} - {UNDRAINED} for side in (predicted, real))
-        assert foreseen == done, f"{host}: a check run told {sorted(foreseen)}, and changed were {sorted(done)}"
-        assert done, f"{host}: nothing was changed"
-    expect_verified(*GOOD)
-    bad = report(BAD)
-    assert bad["outcome"] == "quarantined", bad["outcome"]
-    assert "C2C link status is 0" in bad["failure"] and "given back as it was before" in bad["after_failure"]
-    again = changes(finish(playbook("site.yml", "--limit", ",".join(GOOD)), WELL))
-    assert not again, f"a second run changed {sorted(again)}"
+def expect_foreseen(host: str, predicted: set[tuple[str, str]], real: set[tuple[str, str]]) -> None:
+    """A check run told of all that changed on the host, and of nothing else."""
+    foreseen, done = ({task for name, task in side if name == host} - {UNDRAINED} for side in (predicted, real))
+    assert foreseen == done, f"{host}: a check run told {sorted(foreseen)}, and changed were {sorted(done)}"
+    assert done, f"{host}: nothing was changed"
 
 
-def power_off() -> None:
-    """One of two hosts goes down while its module is built; the other is done; the next run brings it to the end."""
-    victim, other = GOOD[1], GOOD[0]
-    finish(playbook("playbooks/restore.yml", "--limit", victim), WELL)
-    process = playbook("site.yml", "--limit", ",".join(GOOD))
+def lose_power(process: subprocess.Popen[str]) -> str:
+    """Resets a host ten seconds after its run has begun to build; the output until then."""
     assert process.stdout is not None
+    lines = []
     for line in process.stdout:
         say(line)
+        lines.append(line)
         if BUILDING in line:
             break
     time.sleep(10)
-    say(f"==> {victim} loses its power\n")
+    say(f"==> {VICTIM} loses its power\n")
     # No sync and no shutdown; the answer never comes
-    subprocess.run([LAB, "reset", victim], check=True)
-    finish(process, UNREACHABLE)
-    expect_verified(other)
-    subprocess.run([LAB, "wait", victim], check=True)
-    finish(playbook("site.yml", "--limit", ",".join(GOOD)), WELL)
-    expect_verified(*GOOD)
+    subprocess.run([LAB, "reset", VICTIM], check=True)
+    return "".join(lines)
+
+
+def first() -> None:
+    """A check run, and the real run: of three hosts one ends verified, one is quarantined and one loses its power."""
+    CHANGES.unlink(missing_ok=True)
+    predicted = changes(finish(playbook("site.yml", "--check", "--diff"), WELL))
+    process = playbook("site.yml")
+    output = lose_power(process)
+    real = changes(output + finish(process, UNREACHABLE))
+    expect_foreseen(GOOD, predicted, real)
+    expect_verified(GOOD)
+    bad = report(BAD)
+    assert bad["outcome"] == "quarantined", bad["outcome"]
+    assert "C2C link status is 0" in bad["failure"] and "given back as it was before" in bad["after_failure"]
+    CHANGES.write_text(json.dumps([sorted(predicted), sorted(real)]))
+
+
+def resume() -> None:
+    """The next run has nothing to do on the host that is done, and brings the other one to the end."""
+    predicted, begun = ({(host, task) for host, task in side} for side in json.loads(CHANGES.read_text()))
+    subprocess.run([LAB, "wait", VICTIM], check=True)
+    rest = changes(finish(playbook("site.yml", "--limit", f"{GOOD},{VICTIM}"), WELL))
+    again = {task for host, task in rest if host == GOOD}
+    assert not again, f"{GOOD}: a second run changed {sorted(again)}"
+    # Both runs together did what the check run told of one, and nothing else
+    expect_foreseen(VICTIM, predicted, begun | rest)
+    expect_verified(GOOD)
+    expect_verified(VICTIM)
 
 
 if __name__ == "__main__":
-    {"first": first, "power-off": power_off}[sys.argv[1]]()
+    {"first": first, "resume": resume}[sys.argv[1]]()
