@@ -36,8 +36,8 @@ class GpuFunction:
         self._lock = threading.RLock()
         self._memory_ready = Delay(clock)
         self._cxl = CxlStatus(clock) if product.cxl else None
-        # Only a GPU with coherent memory has the C2C registers, unless it has a CXL DVSEC instead.
-        self._has_c2c = bool(product.memory) and not product.cxl
+        # Only a GPU with coherent memory has the C2C registers, unless it has a CXL DVSEC instead, or no room for them.
+        self._has_c2c = bool(product.memory) and not product.cxl and self.sizes[BAR0] > HBM_TRAINING
         self._gone = False
         self._load_registers()
 

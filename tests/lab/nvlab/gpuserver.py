@@ -140,9 +140,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--product", choices=FUNCTIONS, required=True)
     parser.add_argument("--index", type=int, required=True)
     parser.add_argument("--readiness", required=True, help="a request of the control socket")
+    parser.add_argument("--small-bar0", action="store_true")
     options = parser.parse_args(arguments)
     log = Log(options.log)
-    function = GpuFunction(FUNCTIONS[options.product], options.index, log)
+    product = FUNCTIONS[options.product]
+    function = GpuFunction(product.with_small_bar0() if options.small_bar0 else product, options.index, log)
     control(function, options.readiness)
     serve_control(options.control, function)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:

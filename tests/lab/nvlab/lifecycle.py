@@ -97,7 +97,8 @@ def _start_gpu(spec: Spec, gpu: Gpu, files: Files) -> ProcessId:
     argv = [sys.executable, "-m", "nvlab.gpuserver", "--socket", str(files.gpu_socket(gpu)),
             "--control", str(files.gpu_control(gpu)), "--log", str(files.gpu_log(gpu)),
             "--product", gpu.product.name, "--index", str(gpu.index),
-            "--readiness", _readiness(spec.gpu_faults[gpu.index])]
+            "--readiness", _readiness(spec.gpu_faults[gpu.index]),
+            *(["--small-bar0"] if spec.gpu_faults[gpu.index].small_bar0 else [])]
     files.gpu_socket(gpu).unlink(missing_ok=True)
     files.gpu_control(gpu).unlink(missing_ok=True)
     process = launch(argv, files.gpu_log(gpu), PACKAGE_ROOT)

@@ -41,6 +41,7 @@ class Bar:
 
 GRACE_HOPPER_BARS = (Bar(0, 16 * MIB),)
 GRACE_BLACKWELL_BARS = (Bar(0, 16 * MIB), Bar(2, 32 * MIB))
+SMALL_BAR0 = 64 * KIB  # what the fault small-bar0 leaves of it
 # PCI class codes without the programming interface.
 CLASS_VGA, CLASS_3D, CLASS_AUDIO = 0x0300, 0x0302, 0x0403
 
@@ -64,6 +65,10 @@ class Product:
     # The function that is on the same card, at the next function number.
     companion: Product | None = None
     only_arch: str | None = None
+
+    def with_small_bar0(self) -> Product:
+        """Return the product with a BAR0 that ends before the readiness registers."""
+        return replace(self, bars=tuple(replace(bar, size=SMALL_BAR0) if bar.index == 0 else bar for bar in self.bars))
 
 
 # Not to be asked for on its own.
@@ -98,6 +103,7 @@ class Faults:
     range_wraps: bool = False  # base + size does not fit into 64 bits
     range_unreachable: bool = False  # more address bits than any processor of the lab has
     c2c_down: bool = False
+    small_bar0: bool = False  # BAR0 ends before the readiness registers
     ready_after: float | None = None  # seconds after the start and after each reset
     no_iommu: bool = False
     shared_group: bool = False  # the GPUs are functions of one slot, so the kernel puts them into one IOMMU group
@@ -147,7 +153,7 @@ class Gpu:
 
 EXCLUSIVE = (("no_properties", "size_zero", "range_in_ram", "odd_size", "base_in_page", "range_wraps",
               "range_unreachable"),
-             ("c2c_down", "ready_after"))
+             ("c2c_down", "ready_after", "small_bar0"))
 # Faults of the host; the others are of a GPU with coherent memory.
 HOST_FAULTS = ("no-iommu", "shared-group")
 

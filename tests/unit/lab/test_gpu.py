@@ -417,6 +417,15 @@ def test_cards_of_x86_hosts(product: str, class_code: int, bars: dict[int, tuple
         assert card.read(0, C2C_LINK, 4) == card.read(0, HBM_TRAINING, 4) == bytes(4)
 
 
+@pytest.mark.parametrize("product", ["gh200-120gb", "gb200"])
+def test_a_bar0_that_ends_before_the_readiness_registers(product: str) -> None:
+    small = GpuFunction(FUNCTIONS[product].with_small_bar0(), 0, lambda line: None)
+    assert small.sizes == {**GpuFunction(FUNCTIONS[product], 0, lambda line: None).sizes, BAR0: 64 << 10}
+    assert small.read(BAR0, C2C_LINK, 4) == bytes(4)
+    with pytest.raises(ValueError, match="leaves the 65536 bytes of the region"):
+        small.read(BAR0, HBM_TRAINING, 4)
+
+
 @pytest.mark.parametrize(("product", "stored"), [("rtx-audio", b"\x01\x02\x03\x04"), ("audio", bytes(4))])
 def test_the_audio_function_answers_nothing(product: str, stored: bytes) -> None:
     """The sound driver takes bytes of its own that it reads back for answers of a codec."""

@@ -58,6 +58,7 @@ def test_memory_is_what_the_driver_needs(product) -> None:
     (["c2c-down", "range-in-ram"], Faults(c2c_down=True, range_in_ram=True)),
     (["ready-after=5"], Faults(ready_after=5.0)),
     (["odd-size"], Faults(odd_size=True)),
+    (["small-bar0", "size-zero"], Faults(small_bar0=True, size_zero=True)),
     (["base-in-page"], Faults(base_in_page=True)),
     (["range-unreachable"], Faults(range_unreachable=True)),
     (["range-wraps", "c2c-down"], Faults(range_wraps=True, c2c_down=True)),
@@ -74,6 +75,7 @@ def test_faults(words: list[str], faults: Faults) -> None:
     (["ready-after=soon"], "whole seconds"),
     (["ready-after=0"], "whole seconds"),
     (["no-properties", "size-zero"], "no-properties and size-zero contradict"),
+    (["small-bar0", "c2c-down"], "c2c-down and small-bar0 contradict"),
     (["odd-size", "range-wraps"], "odd-size and range-wraps contradict"),
     (["ready-after=5", "c2c-down"], "c2c-down and ready-after contradict"),
 ])
