@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
+from ansible.template import Templar, trust_as_template
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._survey.answer import unpack_answer
 
@@ -22,6 +23,10 @@ MAX_AGE = 1200.0
 # By these Ansible's own code takes orders from a result: hosts for the inventory, groups, facts. No module of ours has
 # one, and ansible-core takes some of them out of what a module returns.
 _ORDERS = ("add_host", "add_group", "ansible_facts", "results", "exception")
+
+# Ansible's main process loads this plugin and then forks a worker for each host and task. What it has loaded the
+# workers have; else each of them would load all plugins of Jinja tests again for the first test in its templates.
+Templar().template(trust_as_template("{{ omit is defined }}"))
 
 
 def surveyed(survey: Any, module: str, arguments: Mapping[str, Any]) -> Optional[dict[str, Any]]:

@@ -87,48 +87,54 @@ def unusable(params: dict[str, Any], most: int = MAX_VALUES, longest: int = MAX_
     """A sentence about the first thing in ``params`` that no option of any module can mean, or None. ``most``: values,
     ``longest``: characters of one."""
     count = 0
-    waiting: list[tuple[str, Any, int]] = [("", params, 0)]
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), params)]
     while waiting:
-        where, value, depth = waiting.pop()
+        path, value = waiting.pop()
         count += 1
         if count > most:
             return f"The arguments hold more than {most} values: no option needs that many."
-        if depth > MAX_DEPTH:
+        if len(path) > MAX_DEPTH:
             return f"The arguments are nested more than {MAX_DEPTH} levels deep: no option is."
         if isinstance(value, dict):
             for name, item in value.items():
-                sentence = _unusable_text("The name of an option", str(name), MAX_TEXT)
+                sentence = _unusable_text(None, str(name), MAX_TEXT)
                 if sentence is not None:
                     return sentence
-                waiting.append((_within(where, str(name)), item, depth + 1))
+                waiting.append(((*path, str(name)), item))
         elif isinstance(value, (list, tuple)):
-            waiting += [(where, item, depth + 1) for item in value[:most + 1]]
+            waiting += [((*path, ""), item) for item in value[:most + 1]]
         elif isinstance(value, str):
-            sentence = _unusable_text(f"The option {where}", value, longest)
+            sentence = _unusable_text(path, value, longest)
             if sentence is not None:
                 return sentence
         elif isinstance(value, float) and not math.isfinite(value):
-            return f"The option {where} is {value}: no option takes that for a number."
+            return f"The option {_shown(path)} is {value}: no option takes that for a number."
         elif isinstance(value, int) and abs(value) > MAX_NUMBER:
-            return (f"The option {where} is a number of {len(str(abs(value)))} digits: no option takes one of more "
-                    "than 64 bits.")
+            return (f"The option {_shown(path)} is a number of {len(str(abs(value)))} digits: no option takes one of "
+                    "more than 64 bits.")
     return None
 
 
-def _within(where: str, name: str) -> str:
-    return readable(f"{where}.{name}" if where else name)[:_SHOWN * 2]
+def _shown(path: tuple[str, ...]) -> str:
+    """The name of an option's part; items of a list have none of their own."""
+    return readable(".".join(name for name in path if name))[:_SHOWN * 2]
 
 
-def _unusable_text(what: str, text: str, longest: int) -> Optional[str]:
+def _unusable_text(path: Optional[tuple[str, ...]], text: str, longest: int) -> Optional[str]:
     if len(text) > longest:
-        return f"{what} has {len(text)} characters: no option takes more than {longest}."
+        return f"{_subject(path)} has {len(text)} characters: no option takes more than {longest}."
     if "\0" in text:
-        return f"{what} holds a NUL character, which neither a file name nor the kernel can: remove it."
+        return f"{_subject(path)} holds a NUL character, which neither a file name nor the kernel can: remove it."
     try:
         text.encode()
     except UnicodeEncodeError:
-        return f"{what} holds half of a character (a lone surrogate): write it in UTF-8."
+        return f"{_subject(path)} holds half of a character (a lone surrogate): write it in UTF-8."
     return None
+
+
+def _subject(path: Optional[tuple[str, ...]]) -> str:
+    """What a sentence is about: the option at a path, or a name itself. Made for a sentence, not for each value."""
+    return "The name of an option" if path is None else f"The option {_shown(path)}"
 
 
 def shorten(message: str, given: Any) -> str:
@@ -143,7 +149,7 @@ def shorten(message: str, given: Any) -> str:
 
 def readable(text: str) -> str:
     """The text with each character escaped that a terminal would obey or not show."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -196,3 +199,13 @@ def test_no_source_is_sent_where_nobody_asks_for_it(wish: Any) -> None:
 def test_the_payload_is_no_option() -> None:
     with pytest.raises(AnsibleActionFail, match="Unsupported parameters for host_survey: _payload"):
         recorder(host_survey, {**WISHES, "_payload": {}}).run()
+
+
+def test_what_each_worker_would_load_is_loaded_before_the_fork() -> None:
+    """In a process of its own, because the tests here have loaded much."""
+    script = ("import sys; sys.path.insert(0, sys.argv[1]); "
+              "import ansible_collections.nvgrace.passthrough.plugins.action.host_survey; "
+              "print(sum(name.startswith('ansible.plugins.test.') for name in sys.modules))")
+    done = subprocess.run([sys.executable, "-c", script, str(Path(stage.__file__).parents[5])], check=True, text=True,
+                          stdout=subprocess.PIPE)
+    assert int(done.stdout) > 0
