@@ -16,7 +16,7 @@ PAGE = 4096
 ODD_BYTES = 1000  # what the fault odd-size takes from the size
 VENDOR = 0x10DE
 FIRST_SLOT = 0x10
-MAX_GPUS = 4
+MAX_GPUS = 5
 # One range per GPU, far above the RAM of the host and apart from each other; QEMU places memory devices in 1 GiB steps.
 FIRST_MEMORY_BASE = 8 * GIB
 MEMORY_STRIDE = 4 * GIB
