@@ -49,16 +49,24 @@ def playbook(name: str, *options: str) -> subprocess.Popen[str]:
                             stdout=subprocess.PIPE)
 
 
-def finish(process: subprocess.Popen[str], expected: int) -> str:
-    """The output of a run, which goes to the terminal as it comes."""
+def follow(process: subprocess.Popen[str], until: str | None = None) -> str:
+    """The output of a run, which goes to the terminal as it comes: all that is left, or up to a line with ``until``."""
     assert process.stdout is not None
     lines = []
     for line in process.stdout:
         say(line)
         lines.append(line)
+        if until is not None and until in line:
+            break
+    return "".join(lines)
+
+
+def finish(process: subprocess.Popen[str], expected: int) -> str:
+    """The rest of the output of a run that has to end with a status."""
+    output = follow(process)
     status = process.wait()
     assert status == expected, f"ansible-playbook ended with {status} and not with {expected}"
-    return "".join(lines)
+    return output
 
 
 def changes(output: str) -> set[tuple[str, str]]:
@@ -93,18 +101,12 @@ def expect_foreseen(host: str, predicted: set[tuple[str, str]], real: set[tuple[
 
 def lose_power(process: subprocess.Popen[str]) -> str:
     """Resets a host ten seconds after its run has begun to build; the output until then."""
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        say(line)
-        lines.append(line)
-        if BUILDING in line:
-            break
+    output = follow(process, BUILDING)
     time.sleep(10)
     say(f"==> {VICTIM} loses its power\n")
     # No sync and no shutdown; the answer never comes
     subprocess.run([LAB, "reset", VICTIM], check=True)
-    return "".join(lines)
+    return output
 
 
 def first() -> None:

@@ -105,7 +105,7 @@ class Provider:
             if stage not in thing.stages:
                 continue
             begin = time.monotonic()
-            while not thing.done.wait(TICK):
+            while self._thread.is_alive() and not thing.done.wait(TICK):
                 print(f"--- waiting for the {thing.name}: {time.monotonic() - begin:.0f} s  {_end_of(thing.log, 1)}",
                       flush=True)
             if thing.status:

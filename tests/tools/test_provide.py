@@ -61,6 +61,12 @@ def test_a_failure_is_told_and_the_next_thing_made(tmp_path: Path, capsys: pytes
     assert made.exists()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_command_that_cannot_be_started_holds_nobody_up() -> None:
+    with Provider([Thing("one", ["no\0program"], ("s",)), shell("two", "exit 0", "s")]) as provider:
+        provider.wait("s")
+
+
 def test_nothing_is_made_for_stages_that_want_nothing() -> None:
     assert provide.things(["lint", "unit"]) == []
     with Provider([]) as provider:
