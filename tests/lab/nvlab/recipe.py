@@ -30,7 +30,7 @@ USERLAND = (
 # Nobody reads these on a host that lives for minutes, and they are a third of its size.
 UNREAD_PATHS = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 # The kernel is Debian's, without drivers of devices and file systems that no host of the lab has: depmod, which runs at
-# every build, hand-out and removal of a module, reads every module that there is, and emulated it takes a minute for all.
+# each build, hand-out and removal of a module, reads every module that there is, and emulated that took a minute.
 UNUSED_MODULES = (
     "drivers/ata", "drivers/bluetooth", "drivers/clk", "drivers/gpu/drm/amd", "drivers/gpu/drm/bridge",
     "drivers/gpu/drm/gma500", "drivers/gpu/drm/i915", "drivers/gpu/drm/msm", "drivers/gpu/drm/panel",
