@@ -21,8 +21,8 @@ GOOD, BAD, VICTIM = "fleet-gh200", "fleet-c2c", "fleet-gb200"
 INVENTORIES = ["--inventory", "molecule/shared/inventory", "--inventory", "molecule/fleet/inventory"]
 # A play reads these before it knows a host: from the command line, and not from the inventory
 BATCHES = ["--extra-vars", "nvgrace_serial=100% nvgrace_max_fail_percentage=100"]
-# What ansible-playbook says with its status: all well, hosts were not reached (which hides that others failed)
-WELL, UNREACHABLE = 0, 4
+# What ansible-playbook says with its status: all well, hosts failed
+WELL, FAILED = 0, 2
 # What the check run told and the first run did, for the second
 CHANGES = REPORTS / "changes"
 # molecule shows what a command said when it has ended, so that one who waits looks here
@@ -115,12 +115,14 @@ def first() -> None:
     predicted = changes(finish(playbook("site.yml", "--check", "--diff"), WELL))
     process = playbook("site.yml")
     output = lose_power(process)
-    real = changes(output + finish(process, UNREACHABLE))
+    real = changes(output + finish(process, FAILED))
     expect_foreseen(GOOD, predicted, real)
     expect_verified(GOOD)
     bad = report(BAD)
     assert bad["outcome"] == "quarantined", bad["outcome"]
     assert "C2C link status is 0" in bad["failure"] and "given back as it was before" in bad["after_failure"]
+    lost = report(VICTIM)
+    assert lost["outcome"] != "verified" and "The host does not answer: " in lost["failure"], lost["failure"]
     CHANGES.write_text(json.dumps([sorted(predicted), sorted(real)]))
 
 

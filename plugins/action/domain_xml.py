@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Optional
 
-from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
@@ -26,7 +26,7 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.reques
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.spec import ARGUMENT_SPEC, REQUIRED_IF
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._survey.answer import domain_key, domain_question
 from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.domain_render import prepare, read_template, render
-from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.stage import SURVEY, surveyed
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.stage import SURVEY, lost_host_fails, surveyed
 
 MODULE = "nvgrace.passthrough.domain_xml"
 
@@ -49,6 +49,8 @@ class ActionModule(ActionBase):
             result.update(self._work({**arguments, SURVEY: survey}, task_vars or {}))
         except PassthroughError as error:
             result.update(failed=True, msg=shorten(error.message, given), **error.details)
+        except AnsibleConnectionFailure:
+            raise
         except AnsibleError as error:
             # from None: Ansible would append the long message of the cause
             raise AnsibleActionFail(shorten(error.message, given)) from None
@@ -101,8 +103,11 @@ class ActionModule(ActionBase):
             autostart = arguments["autostart"] if arguments["autostart"] is not None else vm["autostart"]
             module_args.update(_xml=xml, dest=arguments["dest"], autostart=autostart)
         known = surveyed(arguments[SURVEY], *_question(module_args)) if arguments[SURVEY] and xml else None
-        result: dict[str, Any] = known or self._execute_module(module_name=MODULE, module_args=module_args,
-                                                               task_vars=task_vars)
+        if known:
+            return known
+        with lost_host_fails(self._task):
+            result: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=module_args,
+                                                          task_vars=task_vars)
         return result
 
 

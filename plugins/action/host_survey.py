@@ -14,7 +14,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
 from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.kmod import payload
-from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.stage import ASKED_AT
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.stage import ASKED_AT, lost_host_fails
 
 MODULE = "nvgrace.passthrough.host_survey"
 DKMS = "dkms_module"
@@ -35,7 +35,9 @@ class ActionModule(ActionBase):
         arguments.update(self._payload(arguments))
         arguments[VMS] = _of_interest(arguments.get(VMS))
         asked_at = time.monotonic()
-        result: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
+        with lost_host_fails(self._task):
+            result: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=arguments,
+                                                          task_vars=task_vars)
         if isinstance(result.get("answers"), dict):
             result["answers"][ASKED_AT] = str(asked_at)
         self._remove_tmp_path(self._connection._shell.tmpdir)

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.template import Templar, trust_as_template
 
@@ -49,6 +51,19 @@ def _is_fresh(asked_at: Any) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def lost_host_fails(task: Any) -> Iterator[None]:
+    """A host that does not answer fails the task where Ansible is told to ignore that, as site.yml does: it has nothing
+    to go on with. So it is reported like other hosts that fail, and counts in max_fail_percentage, where Ansible counts
+    no unreachable hosts. Elsewhere it stays unreachable."""
+    try:
+        yield
+    except AnsibleConnectionFailure as error:
+        if not task.ignore_unreachable:
+            raise
+        raise AnsibleActionFail(f"The host does not answer: {error}") from None
+
+
 class StageAction(ActionBase):
     """A module's action plugin; NAME is the module's without the collection's."""
 
@@ -73,6 +88,8 @@ class StageAction(ActionBase):
 
     def call(self, arguments: dict[str, Any], task_vars: Optional[dict[str, Any]], wrap_async: bool) -> dict[str, Any]:
         """One call of the module on the host."""
-        result: dict[str, Any] = self._execute_module(
-            module_name=f"{COLLECTION}.{self.NAME}", module_args=arguments, task_vars=task_vars, wrap_async=wrap_async)
+        with lost_host_fails(self._task):
+            result: dict[str, Any] = self._execute_module(
+                module_name=f"{COLLECTION}.{self.NAME}", module_args=arguments, task_vars=task_vars,
+                wrap_async=wrap_async)
         return result

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 
 from ansible_collections.nvgrace.passthrough.plugins.action import (
     domain_xml,
@@ -209,3 +209,18 @@ def test_what_each_worker_would_load_is_loaded_before_the_fork() -> None:
     done = subprocess.run([sys.executable, "-c", script, str(Path(stage.__file__).parents[5])], check=True, text=True,
                           stdout=subprocess.PIPE)
     assert int(done.stdout) > 0
+
+
+@pytest.mark.parametrize("plugin", [*PLUGINS.values(), host_survey])
+def test_a_host_that_does_not_answer_fails_only_where_ansible_would_go_on(plugin: Any) -> None:
+    def lost(**_call: Any) -> dict[str, Any]:
+        raise AnsibleConnectionFailure("Connection timed out")
+
+    action = recorder(plugin, ARGUMENTS)
+    action._execute_module = lost
+    action._task.ignore_unreachable = False
+    with pytest.raises(AnsibleConnectionFailure):
+        action.run()
+    action._task.ignore_unreachable = True
+    with pytest.raises(AnsibleActionFail, match="^The host does not answer: Connection timed out$"):
+        action.run()
