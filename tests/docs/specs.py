@@ -22,7 +22,8 @@ _RULES = ("mutually_exclusive", "required_together", "required_one_of", "require
 PLAY_VARIABLES = {
     "nvgrace_hosts": {"type": "raw"}, "nvgrace_serial": {"type": "raw"}, "nvgrace_drain_tasks": {"type": "str"},
     "nvgrace_max_fail_percentage": {"type": "int"}, "nvgrace_restore_failed": {"type": "bool"},
-    "nvgrace_undrain_tasks": {"type": "str"}, "restore_gpus": {"type": "list", "elements": "dict"},
+    "nvgrace_in_service": {"type": "bool"}, "nvgrace_undrain_tasks": {"type": "str"},
+    "restore_gpus": {"type": "list", "elements": "dict"},
     "restore_purge": {"type": "bool"},
 }
 
