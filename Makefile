@@ -28,7 +28,7 @@ test: setup  ## everything that guards the main job (root, 14 GB of disk, 45 to 
 
 test-all: setup  ## all of test, and what takes too long for it (20 GB of disk, hours)
 	@$(BIN)/python tests/run lint unit docs sanity variants kmod proof style package report simulated domains molecule faults \
-		refusals behaviour guest fleet more_scenarios hosts cores arguments arithmetic matrix kill contract stress debug speed \
+		refusals behaviour guest fleet more_scenarios walk hosts cores arguments arithmetic matrix kill contract stress debug speed \
 		ways bench_fleet
 
 lint: setup  ## what can be said without running it

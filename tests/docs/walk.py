@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+# Copyright: Contributors to the nvgrace.passthrough project
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Walks docs/getting-started.md, and in it the stages of docs/operator-guide.md, to the letter, on emulated hosts: each
+command of the pages in its order, with what the text around it promises. Needs root and about a quarter of an hour; the
+first thing that is not as the pages say ends it with status 1.
+
+It writes hosts.yml, broken.yml and inventory.yml into the checkout, as the pages have their reader do, and removes
+them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+import yaml
+
+from examples import ROOT, Example, fenced
+
+GUIDE, START = "docs/operator-guide.md", "docs/getting-started.md"
+WRITTEN = [ROOT / name for name in ("hosts.yml", "broken.yml", "inventory.yml")]
+LAB = str(ROOT / "tests" / "lab" / "lab")
+FAILS = "ansible-playbook -i broken.yml"
+"""The one command of the pages that ends with a failure, and shall."""
+
+
+def blocks(page: str) -> list[Example]:
+    return [example for example in fenced() if example.where.startswith(f"{page}:") and example.how == "host"]
+
+
+def run(command: str, environment: dict[str, str], fails: bool = False) -> str:
+    """One command in a shell, its output on the terminal and returned."""
+    started = time.monotonic()
+    print(f"\n$ {command}", flush=True)
+    lines = []
+    with subprocess.Popen(["bash", "-euo", "pipefail", "-c", command], cwd=ROOT, env=environment, text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    print(f"--- {time.monotonic() - started:.0f} s, status {process.returncode}", flush=True)
+    if bool(process.returncode) is not fails:
+        sys.exit(f"walk: this {'succeeded' if fails else 'failed'}: {command}")
+    return "".join(lines)
+
+
+def expect(promise: str, kept: bool) -> None:
+    print(f"{'ok   ' if kept else 'WRONG'} {promise}", flush=True)
+    if not kept:
+        sys.exit(f"walk: not as the page says: {promise}")
+
+
+def block(example: Example, environment: dict[str, str]) -> list[str]:
+    """The outputs of a block's commands. A line of exports is for all that come after it."""
+    outputs = []
+    print(f"\n==> {example.where}", flush=True)
+    for command in example.commands():
+        if command.startswith("export "):
+            for name, value in re.findall(r"(\w+)=(\S+)", command):
+                environment[name] = value.replace("$PWD", str(ROOT)).replace("$PATH", environment["PATH"])
+        else:
+            outputs.append(run(command, environment, command.startswith(FAILS)))
+    return outputs
+
+
+def getting_started(environment: dict[str, str]) -> None:
+    first, ask, do_it, break_it, give_back = blocks(START)
+    seen = block(first, environment)[-1]
+    expect("lspci shows a 3D controller 10de:2342", bool(re.search(r"00:10\.0 3D.*\[10de:2342\]", seen)))
+    block(ask, environment)
+    converge(do_it, environment)
+    stopped = block(break_it, environment)[-2]
+    expect("the run stops with one sentence about the link", "C2C link status is 0" in stopped)
+    expect("the host is given back as it was", "It is given back as it was before." in stopped)
+    run("tests/lab/lab start grace", environment)
+    block(ask, environment)
+    converge(do_it, environment)
+    run_through_guide(environment, give_back.commands()[0])
+    block(give_back, environment)
+
+
+def converge(do_it: Example, environment: dict[str, str]) -> None:
+    once, again = block(do_it, environment)
+    expect("the first run ends with the verified BARs", "verified" in once and "BAR2" in once)
+    expect("the second says changed=0", bool(re.search(r"^grace +: .*changed=0 ", again, re.M)))
+
+
+def run_through_guide(environment: dict[str, str], restore: str) -> None:
+    """On the same host, given back before, with the collection installed as an operator has it."""
+    run(restore, environment)
+    with tempfile.TemporaryDirectory(prefix="walk-") as directory:
+        operator = {**environment, "ANSIBLE_COLLECTIONS_PATH": directory}
+        inventory = yaml.safe_load(run("tests/lab/lab inventory grace", operator))
+        inventory["all"]["vars"] = yaml.safe_load((ROOT / "tests" / "demo" / "vars.yml").read_text())
+        (ROOT / "inventory.yml").write_text(yaml.safe_dump(inventory))
+        for example in blocks(GUIDE):
+            for command in example.commands():
+                # of other hosts than this one, or of a file that the page shows only
+                if not re.search(r"^virsh|--limit|rollout\.yml", command):
+                    run(command, operator)
+        run("ansible-playbook -i inventory.yml nvgrace.passthrough.restore", operator)
+
+
+def main() -> int:
+    there = [path.name for path in WRITTEN if path.exists()]
+    if there:
+        sys.exit(f"walk: {', '.join(there)} is there already: move it away.")
+    try:
+        getting_started(dict(os.environ))
+    finally:
+        for path in WRITTEN:
+            path.unlink(missing_ok=True)
+        for name in ("grace", "broken"):
+            subprocess.run([LAB, "stop", name], check=False, stderr=subprocess.DEVNULL)
+    print("\nwalk: as the pages say")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
