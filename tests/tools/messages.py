@@ -22,7 +22,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 HOLE = "\0"
 FAMILY = {"PassthroughError", "CommandError", "UapiError", "LayoutError", "ChildTimeoutError", "ChildKilledError",
-          "DeviceInUseError", "AlienError", "AnsibleActionFail"}
+          "DeviceInUseError", "AlienError", "_UndoneError", "AnsibleActionFail"}
 # What hands on the message of another place, which is in the list from there.
 _HANDED_ON = re.compile(r"(error\.message|str\(error\)|shorten\((error\.message|str\(error\)),.*)$")
 # Functions whose sentences become warnings in another one.

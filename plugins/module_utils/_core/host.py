@@ -107,10 +107,11 @@ class Host:
             return None
 
     def file_state(self, path: str) -> FileState:
-        """Content and permissions of a regular file, for comparing and for the journal."""
+        """Content and permissions of a regular file, for comparing and for the journal. A symbolic link is none: a
+        write would put a file in its place, and restoring would not bring it back."""
         real = self.path(path)
         try:
-            info = os.stat(real)
+            info = os.lstat(real)
         except (FileNotFoundError, NotADirectoryError):
             return FileState(None)
         if not stat.S_ISREG(info.st_mode):

@@ -31,21 +31,34 @@ class _Pass:
 
     plan: Plan
     items: tuple[BindItem, ...]
+    shared: files.SharedFiles
 
     @property
     def group_was_unknown(self) -> bool:
         return any(item.function.group is None for item in self.items)
 
 
+class _UndoneError(PassthroughError):
+    """What was done is undone, or the message says what remains; ``reason`` is the message without that."""
+
+    def __init__(self, message: str, reason: str, details: Mapping[str, Any]) -> None:
+        super().__init__(message, **details)
+        self.reason = reason
+
+
 def bind_gpus(host: Host, options: DriverOptions) -> dict[str, Any]:
     """Binds the selected GPUs and the consented functions of their groups; the module's result, with ``warnings``.
 
     A second pass follows a first bind that made unknown groups known, because their consented members are bound too.
+    Where that one fails, the first is undone as well.
     """
     done = _bind_once(host, options)
     plan = done.plan
     if done.group_was_unknown and not options.check_mode:
-        later = _bind_once(host, options)
+        try:
+            later = _bind_once(host, options)
+        except PassthroughError as error:
+            raise _undone(host, error, done.items, done.shared) from error
         plan = Plan(plan.before, later.plan.after, plan.steps + later.plan.steps)
         done = later
     return {**driver_result(plan), "warnings": _warnings(host, done.items)}
@@ -73,7 +86,7 @@ def _bind_once(host: Host, options: DriverOptions) -> _Pass:
     plan = plan_bind(items, shared, allowed)
     if plan.changed and not options.check_mode:
         _apply_or_roll_back(host, plan, items, shared)
-    return _Pass(Plan(plan.before, plan.after, tuple(load) + plan.steps), items)
+    return _Pass(Plan(plan.before, plan.after, tuple(load) + plan.steps), items, shared)
 
 
 def _functions_to_bind(host: Host, selected: Sequence[SelectedGpu],
@@ -160,9 +173,16 @@ def _apply_or_roll_back(host: Host, plan: Plan, items: Sequence[BindItem], share
     try:
         apply_plan(host, plan)
     except PassthroughError as error:
-        remains = roll_back(host, items, shared)
-        if remains:
-            text = f"{error.message} Not everything could be put back: {' '.join(remains)}"
-        else:
-            text = f"{error.message} All functions have their previous drivers again."
-        raise PassthroughError(text, **{**error.details, "remains": remains, "changed": bool(remains)}) from error
+        raise _undone(host, error, items, shared) from error
+
+
+def _undone(host: Host, error: PassthroughError, items: Sequence[BindItem],
+            shared: files.SharedFiles) -> PassthroughError:
+    """Puts ``items`` back to what they were; the error again, with what remains of this and of an earlier undoing."""
+    remains = [*error.details.get("remains", []), *roll_back(host, items, shared, error)]
+    reason = error.reason if isinstance(error, _UndoneError) else error.message
+    if remains:
+        text = f"{reason} Not everything could be put back: {' '.join(remains)}"
+    else:
+        text = f"{reason} All functions have their previous drivers again."
+    return _UndoneError(text, reason, {**error.details, "remains": remains, "changed": bool(remains)})

@@ -15,7 +15,7 @@ from .._core.host import Host
 from .._core.kernel_log import KernelLog
 from .._core.plan import Call
 from . import sysfs
-from .child import run_in_child
+from .child import ChildTimeoutError, run_in_child
 from .model import PciIdentity
 
 _PROBE_ALL = "/sys/bus/pci/drivers_probe"
@@ -115,6 +115,9 @@ def _write(host: Host, device: Device, path: str, value: str, log: Optional[Kern
     what = f"The kernel's work on writing {value.strip() or 'a newline'} to {path}"
     try:
         run_in_child(lambda: host.write_sysfs(path, value), device.timeout, what)
+    except ChildTimeoutError as error:
+        error.details["address"] = device.address
+        raise
     except OSError as error:
         if sysfs.read_identity(host, device.address) is None:
             raise PassthroughError(f"{device.address} left the host while {value.strip() or 'a newline'} was written "

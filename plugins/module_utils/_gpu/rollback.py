@@ -22,12 +22,19 @@ from .record import forget_record, save_record
 _SECONDS = 10.0
 
 
-def roll_back(host: Host, items: Sequence[BindItem], shared: SharedFiles) -> list[str]:
-    """Undoes what a failed plan may have done to ``items``; returns one sentence for each thing that remains."""
+def roll_back(host: Host, items: Sequence[BindItem], shared: SharedFiles, error: PassthroughError) -> list[str]:
+    """Undoes what the plan that failed with ``error`` may have done to ``items``; returns one sentence for each thing
+    that remains."""
     remains: list[str] = []
+    # The kernel still works on this one: what it does later is not undone by now.
+    stuck = error.details.get("address") if "stuck_pid" in error.details else None
     for item in reversed(items):
-        # a function that did not get its driver back keeps its record, for the next try to release it
-        if _attempt(remains, _restore_driver, host, item):
+        restored = _attempt(remains, _restore_driver, host, item)
+        if item.function.address == stuck:
+            remains.append(f"{stuck} loses its driver when process {error.details['stuck_pid']} ends: give it back "
+                           "then.")
+        # a function that did not get its driver back, or may lose it, keeps its record for the next try to release it
+        elif restored:
             _attempt(remains, _restore_record, host, item)
     _attempt(remains, _restore_file, host, SHARED_JOURNAL, MODULES_LOAD, shared.modules_load)
     for step in udev_steps(shared, True):

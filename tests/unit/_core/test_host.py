@@ -63,6 +63,14 @@ def test_file_state_refuses_a_directory(tmp_path: Path) -> None:
         Host(str(tmp_path)).file_state("/dir")
 
 
+@pytest.mark.parametrize("target", ["file", "nowhere"])
+def test_file_state_refuses_a_link_that_a_write_would_replace(tmp_path: Path, target: str) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(PassthroughError, match="/link exists and is not a regular file: move it away first"):
+        Host(str(tmp_path)).file_state("/link")
+
+
 def program(tmp_path: Path, name: str, text: str) -> Host:
     path = tmp_path / "usr" / "bin" / name
     path.parent.mkdir(parents=True)

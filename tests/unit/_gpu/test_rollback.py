@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu import sysfs
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu import ops, sysfs
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.child import ChildTimeoutError
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import bind_gpus
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.giveback import release_gpus
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.options import DriverOptions
@@ -168,6 +169,63 @@ def test_an_unbind_that_blocks_ends_in_time(tmp_path: Path) -> None:
     with pytest.raises(PassthroughError, match="did not end within 1 seconds"):
         bind_gpus(host, options(CARD, consent=frozenset({AUDIO}), timeout=1))
     assert (host.driver(CARD), host.driver(AUDIO)) == ("nouveau", "snd_hda_intel")
+
+
+def test_an_unbind_that_nothing_ends_keeps_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel goes on when its user is gone: the GPU has no driver then, and a release knows which it had."""
+    host = x86_card(tmp_path)
+    real = ops.run_in_child
+
+    def stuck(function: Any, timeout: float, what: str) -> Any:
+        if what.endswith(f"{CARD}/driver/unbind"):
+            raise ChildTimeoutError(f"{what} is still blocked.", stuck_pid=4711)
+        return real(function, timeout, what)
+
+    monkeypatch.setattr(ops, "run_in_child", stuck)
+    with pytest.raises(PassthroughError) as caught:
+        bind_gpus(host, options(CARD, consent=frozenset({AUDIO})))
+    assert caught.value.details["remains"] == [
+        f"{CARD} loses its driver when process 4711 ends: give it back then."]
+    assert caught.value.details["changed"] is True
+    assert (host.driver(CARD), host.override(CARD)) == ("nouveau", "(null)")
+    assert sorted(load_records(host)) == [CARD]
+    monkeypatch.setattr(ops, "run_in_child", real)
+    host._unbind(CARD)
+    release_gpus(host, DriverOptions(gpus=None))
+    assert (host.driver(CARD), load_records(host)) == ("nouveau", {})
+
+
+def late_companion(tmp_path: Path) -> FakeHost:
+    """A GPU of the host's own driver whose group, with an audio function in it, is known when it has been bound."""
+    host = FakeHost(tmp_path)
+    host.add_function(GPU, driver="nouveau")
+    host.add_function("0009:01:00.1", device="22ba", class_code="040300", driver="snd_hda_intel")
+    host.late_groups[GPU] = (9, [GPU, "0009:01:00.1"])
+    return host
+
+
+def test_a_member_of_the_new_group_that_is_in_use_undoes_the_first_bind(tmp_path: Path) -> None:
+    host = late_companion(tmp_path)
+    host.write("/sys/bus/pci/devices/0009:01:00.1/sound/card0/pcmC0D3p/dev", "116:3\n")
+    host.write("/dev/snd/pcmC0D3p")
+    host.add_process(77, "pipewire", ["/dev/snd/pcmC0D3p"])
+    before = host.manifest()
+    with pytest.raises(PassthroughError) as caught:
+        bind_gpus(host, options(GPU, consent=frozenset({"0009:01:00.1"})))
+    assert "pipewire" in caught.value.message
+    assert (caught.value.details["remains"], caught.value.details["changed"]) == ([], False)
+    assert host.manifest() == before
+
+
+def test_a_member_of_the_new_group_that_is_refused_undoes_the_first_bind(tmp_path: Path) -> None:
+    host = late_companion(tmp_path)
+    host.refuses.add("vfio-pci")
+    before = host.manifest()
+    with pytest.raises(PassthroughError) as caught:
+        bind_gpus(host, options(GPU, consent=frozenset({"0009:01:00.1"})))
+    assert caught.value.message.count("All functions have their previous drivers again.") == 1
+    assert (caught.value.details["remains"], caught.value.details["changed"]) == ([], False)
+    assert host.manifest() == before
 
 
 class VanishingHost(FakeHost):
