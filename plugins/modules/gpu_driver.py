@@ -58,7 +58,8 @@ options:
     default: []
   in_use:
     description:
-      - What to do when a process, a VM or the console uses a device, or its memory is online.
+      - What to do when a process, a VM or the console uses a device, its memory is online, an interface of it is up, or
+        a disk of it is mounted.
       - V(wait) waits for at most O(timeout). Nobody is ended.
     type: str
     choices: [fail, wait]

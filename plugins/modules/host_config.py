@@ -221,7 +221,7 @@ kernel_arguments:
 untested:
   description:
     - What of this wish went a way that was never run on a real host of its kind; it was made from the documentation and
-      recorded output of the programs. A warning says the same.
+      published output of the programs. A warning says the same.
   returned: success
   type: list
   elements: str

@@ -1,7 +1,8 @@
 # Copyright: Contributors to the nvgrace.passthrough project
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Adapter: who uses a PCI function. Processes by their open files, the console, memory that is online."""
+"""Adapter: who uses a PCI function. Processes by their open files, the console, memory that is online; of a companion
+that is no GPU, an interface that is up and a disk that is mounted, swapped to, or part of another one."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ class UsageReader:
         nodes = _device_nodes(self.host, function)
         holders = tuple(self._holder(item) for item in self.open_nodes if item.path in nodes)
         online = () if function.vfio_device else online_memory_nodes(self.host, memory_nodes)
-        return Usage(holders, _has_console(self.host, function), online)
+        return Usage(holders, _has_console(self.host, function), online,
+                     interfaces=_interfaces_up(self.host, function), disks=_disks_in_use(self.host, function))
 
     def _holder(self, item: OpenNode) -> Holder:
         command = self.host.read_text(f"/proc/{item.pid}/comm") or "unknown"
@@ -111,6 +113,22 @@ def _device_nodes(host: Host, function: PciFunction) -> frozenset[str]:
     if minor is not None:
         nodes.add(f"/dev/nvidia{minor}")
     return frozenset(nodes)
+
+
+def _interfaces_up(host: Host, function: PciFunction) -> tuple[str, ...]:
+    """Names of the function's network interfaces that are up: the host may be reached through one."""
+    net = device_path(function.address, "net")
+    return tuple(name for name in sorted(host.listdir(net)) if host.read_text(f"{net}/{name}/operstate") == "up")
+
+
+def _disks_in_use(host: Host, function: PciFunction) -> tuple[str, ...]:
+    """Names of block devices behind the function that are mounted or swapped to, or that LVM, dm or md have."""
+    words = [line.split() for path in ("/proc/mounts", "/proc/swaps")
+             for line in (host.read_text(path) or "").splitlines()]
+    used = {line[0] for line in words if line}
+    return tuple(name for name in sorted(host.listdir("/sys/class/block"))
+                 if f"/{function.address}/" in os.path.realpath(host.path(f"/sys/class/block/{name}"))
+                 and (f"/dev/{name}" in used or host.listdir(f"/sys/class/block/{name}/holders")))
 
 
 def _nvidia_minor(host: Host, address: str) -> Optional[str]:

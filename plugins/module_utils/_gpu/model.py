@@ -153,10 +153,12 @@ class Usage:
     console: bool = False
     online_memory_nodes: tuple[int, ...] = ()
     persistence_mode: bool = False
+    interfaces: tuple[str, ...] = ()
+    disks: tuple[str, ...] = ()
 
     @property
     def busy(self) -> bool:
-        return bool(self.holders or self.console or self.online_memory_nodes or self.persistence_mode)
+        return bool(self.reasons())
 
     def reasons(self) -> list[str]:
         """One clause for each reason."""
@@ -166,6 +168,8 @@ class Usage:
         if self.online_memory_nodes:
             nodes = ", ".join(str(node) for node in self.online_memory_nodes)
             found.append(f"its memory is online as NUMA node {nodes}")
+        found += [f"its network interface {name} is up" for name in self.interfaces]
+        found += [f"its disk {name} is in use" for name in self.disks]
         if self.persistence_mode:
             found.append("its persistence mode is on (nvidia-smi --persistence-mode=0 ends it)")
         return found

@@ -111,7 +111,37 @@ def hold_by_memory(host: FakeHost) -> None:
     host.write("/sys/devices/system/node/node1/meminfo", "Node 1 MemTotal:  98304 kB\n")
 
 
+def hold_by_interface(host: FakeHost) -> None:
+    host.write("/sys/bus/pci/devices/0009:01:00.0/net/enp1s0/operstate", "up\n")
+    host.write("/sys/bus/pci/devices/0009:01:00.0/net/enp2s0/operstate", "down\n")
+
+
+def disk(host: FakeHost, name: str, address: str = "0009:01:00.0") -> None:
+    host.write(f"/sys/devices/pci0009:00/{address}/nvme/nvme0/{name}/size", "8\n")
+    host.link(f"/sys/class/block/{name}", f"../../devices/pci0009:00/{address}/nvme/nvme0/{name}")
+
+
+def hold_by_mount(host: FakeHost) -> None:
+    disk(host, "nvme0n1")
+    disk(host, "nvme0n1p1")
+    host.write("/proc/mounts", "proc /proc proc rw 0 0\n/dev/nvme0n1p1 / ext4 rw 0 0\n")
+
+
+def hold_by_swap(host: FakeHost) -> None:
+    disk(host, "nvme0n1p2")
+    host.write("/proc/swaps", "Filename Type Size Used Priority\n/dev/nvme0n1p2 partition 8 0 -2\n")
+
+
+def hold_by_lvm(host: FakeHost) -> None:
+    disk(host, "nvme0n1p3")
+    host.write("/sys/class/block/nvme0n1p3/holders/dm-0/size", "8\n")
+
+
 @pytest.mark.parametrize(("hold", "sentence"), [
+    (hold_by_interface, "its network interface enp1s0 is up"),
+    (hold_by_mount, "its disk nvme0n1p1 is in use"),
+    (hold_by_swap, "its disk nvme0n1p2 is in use"),
+    (hold_by_lvm, "its disk nvme0n1p3 is in use"),
     (hold_by_qemu, "virtual machine train7 (pid 4711) holds /dev/vfio/11"),
     (hold_by_nvidia, "nvidia-persiste (pid 80) holds /dev/nvidia3"),
     (hold_by_drm, "Xorg (pid 81) holds /dev/dri/renderD129"),
@@ -133,6 +163,9 @@ def test_other_holders_do_not_count(tmp_path: Path) -> None:
     host.add_process(90, "qemu-system-aar", ["/dev/vfio/12", "/dev/nvidia0", "/dev/dri/card0", "/dev/vfio/vfio"])
     host.write("/proc/iomem", "80000000-802fffff : efifb\n")
     host.write("/proc/91/comm", "a process without open files")
+    disk(host, "nvme1n1", "0009:02:00.0")
+    disk(host, "nvme0n1")
+    host.write("/proc/mounts", "/dev/nvme1n1 / ext4 rw 0 0\n")
     assert read_gpus(host, None)[0]["state"] == "free"
 
 
