@@ -45,7 +45,18 @@ def release_gpus(host: Host, options: DriverOptions) -> dict[str, Any]:
         _try_loading(host, load_steps(items))
     elif plan.changed:
         apply_plan(host, plan)
+    for item in items:
+        for other in _left_in_its_group(host, item, set(records) - addresses):
+            warnings.append(f"{other} stays bound and shares its IOMMU group with {item.record.address}, which goes "
+                            "back to the host: no VM can have it meanwhile.")
     return {**driver_result(plan), "warnings": warnings}
+
+
+def _left_in_its_group(host: Host, item: ReleaseItem, bound: set[str]) -> list[str]:
+    """Those of the functions that stay bound that can go to a VM only together with the one that is given back."""
+    if item.function is None or item.function.group is None or item.record.previous_driver is None:
+        return []
+    return [address for address in sorted(bound) if sysfs.read_group_number(host, address) == item.function.group]
 
 
 def _module_to_load(host: Host, item: ReleaseItem) -> Optional[str]:

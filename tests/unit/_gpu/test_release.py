@@ -225,3 +225,16 @@ def test_a_damaged_record_is_an_error(tmp_path: Path, binding: Any) -> None:
     host.write(f"/var/lib/nvgrace-passthrough/{GPU}.json", json.dumps({"binding": binding}))
     with pytest.raises(PassthroughError, match="holds no valid binding"):
         release_gpus(host, consenting())
+
+
+@pytest.mark.parametrize(("group", "warned"), [(7, True), (8, False)])
+def test_a_gpu_that_stays_in_the_group_of_one_that_goes_is_warned_of(tmp_path: Path, group: int, warned: bool) -> None:
+    host = x86_card(tmp_path)
+    other = "0000:42:00.0"
+    host.add_function(other, device="2684", class_code="030000", group=group, driver="nouveau")
+    bind_gpus(host, consenting(CARD, other))
+    warning = (f"{other} stays bound and shares its IOMMU group with {CARD}, which goes back to the host: no VM can "
+               "have it meanwhile.")
+    assert (warning in release_gpus(host, options(CARD))["warnings"]) is warned
+    assert host.driver(other) == "vfio-pci"
+    assert release_gpus(host, DriverOptions(gpus=None))["warnings"] == []
