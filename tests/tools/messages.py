@@ -26,8 +26,8 @@ FAMILY = {"PassthroughError", "CommandError", "UapiError", "LayoutError", "Child
 # What hands on the message of another place, which is in the list from there.
 _HANDED_ON = re.compile(r"(error\.message|str\(error\)|shorten\((error\.message|str\(error\)),.*)$")
 # Functions whose sentences become warnings in another one.
-_WARN = {"_arguments", "_blacklisted", "_by_ids", "_driverctl", "_foreign_copies", "_left_behind", "_modprobe",
-         "_module_lists", "_udev", "_warnings", "open_to_everybody", "unsafe_settings"}
+_WARN = {"_arguments", "_blacklisted", "_by_ids", "_driverctl", "_foreign_copies", "_left_behind", "_loaded_early",
+         "_modprobe", "_module_lists", "_udev", "_warnings", "open_to_everybody", "unsafe_settings"}
 _VALUE = re.compile(r"{{.*?}}|{%.*?%}", re.DOTALL)
 _PRINT = re.compile(r'\b(?:pci|pr)_(?:err|warn)\(((?:[^()"]|"(?:[^"\\]|\\.)*"|\([^()]*\))*)\);')
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')

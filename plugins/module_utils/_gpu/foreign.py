@@ -25,6 +25,8 @@ _MODULES_LOAD = ("/etc/modules-load.d", "/run/modules-load.d", "/usr/local/lib/m
 _MODULE_LISTS = ("/etc/modules", "/etc/initramfs-tools/modules")
 _DRIVERCTL = "/etc/driverctl.d"
 _CMDLINE = "/proc/cmdline"
+# systemd-modules-load(8) and dracut.cmdline(7): each names modules, with commas between them.
+_LOADED_BY = frozenset({"modules_load", "rd.modules_load", "rd.driver.pre"})
 # Host drivers of NVIDIA GPUs. Where one is loaded by name before udev runs, it takes every GPU of the host.
 _HOST_MODULES = frozenset({"nvidia", "nvidia_drm", "nvidia_modeset", "nvidia_uvm", "nouveau", "nova_core", "nova_drm"})
 
@@ -200,11 +202,8 @@ def _modprobe(subjects: Sequence[Subject], lines: Iterable[Line]) -> Iterator[st
 
 def _module_lists(subjects: Sequence[Subject], lines: Iterable[Line]) -> Iterator[str]:
     for line in lines:
-        module = _normal(line.text.split()[0])
         for subject in subjects:
-            if module in _host_modules(subject) and module != _normal(subject.module):
-                yield (f"{line.where()} loads {line.text.split()[0]} at boot before udev has seen the devices, so that "
-                       f"it may take {subject.identity.address}: remove the line.")
+            yield from _loaded_early(line.where(), subject, [line.text.split()[0]])
 
 
 def _arguments(subjects: Sequence[Subject], arguments: Iterable[str]) -> Iterator[str]:
@@ -216,6 +215,15 @@ def _arguments(subjects: Sequence[Subject], arguments: Iterable[str]) -> Iterato
             elif key in ("module_blacklist", "modprobe.blacklist") \
                     and _normal(subject.module) in {_normal(name) for name in value.split(",")}:
                 yield _blacklisted("The kernel command line", subject)
+            elif key in _LOADED_BY:
+                yield from _loaded_early("The kernel command line", subject, value.split(","))
+
+
+def _loaded_early(where: str, subject: Subject, modules: Iterable[str]) -> Iterator[str]:
+    for module in modules:
+        if _normal(module) in _host_modules(subject) and _normal(module) != _normal(subject.module):
+            yield (f"{where} loads {module} at boot before udev has seen the devices, so that it may take "
+                   f"{subject.identity.address}: remove it there.")
 
 
 def _by_ids(where: str, subject: Subject, options: Iterable[str]) -> Iterator[str]:

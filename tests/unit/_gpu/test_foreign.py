@@ -66,6 +66,8 @@ def told(root: Path, *files: tuple[str, str]) -> list[str]:
      "/etc/modules:3 loads snd-hda-intel at boot before udev has seen the devices, so that it may take 0009:01:00.1"),
     ("/etc/initramfs-tools/modules", "nouveau modeset=1\n", "/etc/initramfs-tools/modules:1 loads nouveau at boot"),
     ("/proc/cmdline", "quiet vfio-pci.ids=10de:2342\n", "The kernel command line gives every 10de:2342 of the host"),
+    ("/proc/cmdline", "quiet modules_load=loop,nvidia-drm\n", "The kernel command line loads nvidia-drm at boot"),
+    ("/proc/cmdline", "rd.driver.pre=nouveau\n", "The kernel command line loads nouveau at boot"),
     ("/proc/cmdline", "module_blacklist=nouveau,nvgrace_gpu_vfio_pci\n", "The kernel command line blacklists"),
 ])
 def test_contradicts(tmp_path: Path, path: str, text: str, sentence: str) -> None:
@@ -97,6 +99,7 @@ def test_contradicts(tmp_path: Path, path: str, text: str, sentence: str) -> Non
     (MODPROBE, f"softdep {MODULE} pre: irqbypass\nsoftdep\n"),
     ("/etc/modules-load.d/x.conf", "vfio_pci\nkvm\n"),
     ("/proc/cmdline", "quiet module_blacklist=nouveau vfio-pci.ids=8086:1572\n"),
+    ("/proc/cmdline", "modules_load=loop,vfio_pci rd.driver.pre=\n"),
 ])
 def test_agrees(tmp_path: Path, path: str, text: str) -> None:
     assert told(tmp_path, (path, text)) == []
