@@ -35,7 +35,9 @@ def test_a_stage_waits_for_its_things_only(tmp_path: Path, capsys: pytest.Captur
 def test_the_run_ends_and_so_does_what_it_had_begun(tmp_path: Path) -> None:
     said = tmp_path / "said"
     begin = time.monotonic()
-    script = f"trap 'echo cleaned >>{said}; exit 1' INT; echo begun >>{said}; sleep 60 & wait; echo late >>{said}"
+    # Short sleeps: a shell that is interrupted just before "wait" begins sees it only when that has ended.
+    script = (f"trap 'echo cleaned >>{said}; exit 1' INT; echo begun >>{said}; "
+              f"for _ in $(seq 600); do sleep 0.1; done; echo late >>{said}")
     with Provider([shell("one", script, "s"), shell("two", f"echo two >>{said}", "s")]):
         while not said.exists():
             time.sleep(0.01)
