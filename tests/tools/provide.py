@@ -93,9 +93,11 @@ class Provider:
                 with self._lock:
                     if self._stopped:
                         return
-                    # The stages in front come first; a session of its own, so that all of it can be stopped
-                    self._process = subprocess.Popen(["nice", *thing.argv], cwd=ROOT, stdin=subprocess.DEVNULL,
-                                                     stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+                    # The stages in front come first; a session of its own, so that all of it can be stopped, also
+                    # where a run was begun with "&" in a script, which has its children ignore SIGINT
+                    self._process = subprocess.Popen(
+                        ["env", "--default-signal=INT", "nice", *thing.argv], cwd=ROOT, stdin=subprocess.DEVNULL,
+                        stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
                 thing.status = self._process.wait()
             thing.done.set()
 
