@@ -30,19 +30,21 @@ class OpenNode:
 
 
 class UsageReader:
-    """Reads /proc once and then answers for any number of functions."""
+    """Reads /proc and the block devices once and then answers for any number of functions."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
         self.open_nodes = _scan_processes(host)
+        self.disks = _disks_in_use(host)
 
     def usage(self, function: PciFunction, memory_nodes: Iterable[int] = ()) -> Usage:
         """Who uses ``function``; ``memory_nodes`` are the NUMA nodes that its driver may have put online."""
         nodes = _device_nodes(self.host, function)
         holders = tuple(self._holder(item) for item in self.open_nodes if item.path in nodes)
         online = () if function.vfio_device else online_memory_nodes(self.host, memory_nodes)
+        disks = tuple(name for name, place in self.disks.items() if f"/{function.address}/" in place)
         return Usage(holders, _has_console(self.host, function), online,
-                     interfaces=_interfaces_up(self.host, function), disks=_disks_in_use(self.host, function))
+                     interfaces=_interfaces_up(self.host, function), disks=disks)
 
     def _holder(self, item: OpenNode) -> Holder:
         command = self.host.read_text(f"/proc/{item.pid}/comm") or "unknown"
@@ -121,14 +123,14 @@ def _interfaces_up(host: Host, function: PciFunction) -> tuple[str, ...]:
     return tuple(name for name in sorted(host.listdir(net)) if host.read_text(f"{net}/{name}/operstate") == "up")
 
 
-def _disks_in_use(host: Host, function: PciFunction) -> tuple[str, ...]:
-    """Names of block devices behind the function that are mounted or swapped to, or that LVM, dm or md have."""
-    words = [line.split() for path in ("/proc/mounts", "/proc/swaps")
-             for line in (host.read_text(path) or "").splitlines()]
-    used = {line[0] for line in words if line}
-    return tuple(name for name in sorted(host.listdir("/sys/class/block"))
-                 if f"/{function.address}/" in os.path.realpath(host.path(f"/sys/class/block/{name}"))
-                 and (f"/dev/{name}" in used or host.listdir(f"/sys/class/block/{name}/holders")))
+def _disks_in_use(host: Host) -> dict[str, str]:
+    """Block devices that are mounted or swapped to, or that LVM, dm or md have: name -> place in /sys/devices, whose
+    path has the address of each PCI function that it is behind."""
+    used = {line.split()[0] for path in ("/proc/mounts", "/proc/swaps")
+            for line in (host.read_text(path) or "").splitlines() if line.strip()}
+    return {name: os.path.realpath(host.path(f"/sys/class/block/{name}"))
+            for name in sorted(host.listdir("/sys/class/block"))
+            if f"/dev/{name}" in used or host.listdir(f"/sys/class/block/{name}/holders")}
 
 
 def _nvidia_minor(host: Host, address: str) -> Optional[str]:
