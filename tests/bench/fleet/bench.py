@@ -22,7 +22,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT / ".build")]
 # where the line above leads
 import mounts  # noqa: E402
 from hosts import Fleet, fleet, more_of  # noqa: E402
-from measure import Run, measure  # noqa: E402
+from measure import Run, measure, measure_site  # noqa: E402
 
 MIB = 1 << 20
 MOST_CALLS, MOST_PINGS, LEAST_GAIN = 8, 8, 5
@@ -32,8 +32,7 @@ HEADER = ("run", "wall s", "CPU/host s", "of which host s", "main MiB", "all MiB
 
 
 def site(hosts: Fleet, *options: str) -> Run:
-    return measure(hosts, "ansible-playbook", "site.yml", "-e", f"gpu_report_dir={hosts.directory / 'reports'}",
-                   "-e", "gpu_report_show=false", "-e", "nvgrace_max_fail_percentage=0", *options)
+    return measure_site(hosts, "-e", "gpu_report_show=false", "-e", "nvgrace_max_fail_percentage=0", *options)
 
 
 def ping(hosts: Fleet) -> Run:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,15 +18,12 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT / ".build")]
 
 # where the line above leads
 from hosts import Fleet, fleet, on_host, record  # noqa: E402
-from measure import measure  # noqa: E402
+from measure import measure_site  # noqa: E402
 
+# where the line above that leads, too
 from ansible_collections.nvgrace.passthrough.tests.unit._gpu.trees import GB200  # noqa: E402
 
 MARK = "/run/drained"
-
-
-def run(hosts: Fleet, *options: str) -> Any:
-    return measure(hosts, "ansible-playbook", "site.yml", "-e", f"gpu_report_dir={hosts.directory}/reports", *options)
 
 
 def hooks(hosts: Fleet) -> tuple[str, ...]:
@@ -53,7 +49,7 @@ def test_a_part_that_fails_is_given_back_and_reported() -> None:
         before = drivers(host)
         gpus = [{"address": address, "expected_memory": 1 << 30} for address in GB200]
         with pytest.raises(SystemExit):
-            run(host, "--tags", "bind,verify", "-e", json.dumps({"nvgrace_gpus": gpus}))
+            measure_site(host, "--tags", "bind,verify", "-e", json.dumps({"nvgrace_gpus": gpus}))
         found = record(host)
         assert found["outcome"] == "quarantined", found["failure"]
         assert found["failure"].startswith("Verify the regions: "), found["failure"]
@@ -64,18 +60,18 @@ def test_a_part_that_fails_is_given_back_and_reported() -> None:
 def test_parts_of_a_host_one_after_the_other() -> None:
     with fleet(1, ROOT / ".build") as host:
         for part in ("host", "kmod", "bind", "verify", "domain"):
-            run(host, "--tags", part)
+            measure_site(host, "--tags", part)
             assert record(host)["failure"] == "", part
         assert record(host)["outcome"] == "verified"
-        assert run(host, "--tags", "domain").changed == 0
+        assert measure_site(host, "--tags", "domain").changed == 0
 
 
 def test_drain_and_undrain_are_parts_of_their_own() -> None:
     with fleet(1, ROOT / ".build") as host:
         options = hooks(host)
-        run(host, *options, "--tags", "drain")
+        measure_site(host, *options, "--tags", "drain")
         assert marked(host)
-        run(host, *options, "--tags", "undrain")
+        measure_site(host, *options, "--tags", "undrain")
         assert not marked(host)
 
 
@@ -83,11 +79,11 @@ def test_a_run_that_was_cut_off_after_the_binding_is_brought_to_its_end() -> Non
     """Its GPUs have the driver, so it would be taken for a host in service, which is neither drained nor undrained."""
     with fleet(1, ROOT / ".build") as host:
         options = hooks(host)
-        run(host, *options, "--tags", "drain,host,kmod,bind", "--skip-tags", "undrain")
+        measure_site(host, *options, "--tags", "drain,host,kmod,bind", "--skip-tags", "undrain")
         assert marked(host)
-        run(host, *options)
+        measure_site(host, *options)
         assert marked(host)
-        run(host, *options, "-e", "nvgrace_in_service=false")
+        measure_site(host, *options, "-e", "nvgrace_in_service=false")
         assert not marked(host)
 
 
@@ -99,7 +95,7 @@ def test_a_lost_host_is_reported_and_counts_as_failed() -> None:
         inventory["all"]["hosts"][lost] = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
         hosts.inventory.write_text(json.dumps(inventory))
         with pytest.raises(SystemExit) as ended:
-            run(hosts, "-e", '{"nvgrace_serial": [2, 1]}', "-e", "nvgrace_max_fail_percentage=0")
+            measure_site(hosts, "-e", '{"nvgrace_serial": [2, 1]}', "-e", "nvgrace_max_fail_percentage=0")
         reports = {path.stem: json.loads(path.read_text()) for path in (hosts.directory / "reports").glob("*.json")}
         assert set(reports) == {lost, good}
         assert "The host does not answer: " in reports[lost]["failure"]

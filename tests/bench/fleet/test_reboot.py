@@ -18,7 +18,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT / ".build")]
 
 # where the line above leads
 from hosts import Fleet, fleet, on_host, record  # noqa: E402
-from measure import measure  # noqa: E402
+from measure import measure_site  # noqa: E402
 
 WISH = ("-e", '{"gpu_host_kernel_arguments": ["init_on_alloc=0"]}')
 ALLOWED = ("-e", '{"gpu_host_reboot_ok": true}')
@@ -31,7 +31,7 @@ def host() -> Iterator[Fleet]:
 
 
 def site(host: Fleet, *options: str) -> str:
-    measure(host, "ansible-playbook", "site.yml", "-e", f"gpu_report_dir={host.directory}/reports", *options)
+    measure_site(host, *options)
     return (host.directory / "output").read_text()
 
 

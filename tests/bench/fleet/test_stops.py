@@ -18,7 +18,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT / ".build")]
 
 # where the line above leads
 from hosts import Fleet, fleet, on_host, record  # noqa: E402
-from measure import measure  # noqa: E402
+from measure import measure_site  # noqa: E402
 
 # In these is all that the stages write.
 PLACES = ("/etc", "/usr/src", "/var/lib")
@@ -42,7 +42,7 @@ def refusal(host: Fleet, *options: str) -> str:
     """What a run that must fail ends with. Nothing of ours is on the host after it, and its record says so."""
     before = state(host)
     with pytest.raises(SystemExit) as ended:
-        measure(host, "ansible-playbook", "site.yml", "-e", f"gpu_report_dir={host.directory}/reports", *options)
+        measure_site(host, *options)
     assert state(host) ^ before == set()
     found = record(host)
     assert (found["outcome"], found["after_failure"]) == ("failed", "Nothing was changed.")

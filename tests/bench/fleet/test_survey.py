@@ -22,7 +22,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT / "tests" / "benc
 # where the line above leads
 import per_call  # noqa: E402
 from hosts import Fleet, fleet  # noqa: E402
-from measure import measure  # noqa: E402
+from measure import measure_site  # noqa: E402
 
 MODULES = ("host_info", "gpu_info", "host_config", "dkms_module", "gpu_driver", "region_verify", "domain_xml")
 # What is new in each run, with every host doing the same.
@@ -38,7 +38,7 @@ def hosts() -> Iterator[Fleet]:
 
 def run(hosts: Fleet, *options: str) -> tuple[Counter[str], Any]:
     """The calls of a run, by module, and the record that it leaves."""
-    done = measure(hosts, "ansible-playbook", "site.yml", "-e", f"gpu_report_dir={hosts.directory}/reports", *options)
+    done = measure_site(hosts, *options)
     (record,) = (hosts.directory / "reports").glob("*.json")
     calls = Counter({name.rpartition(".")[2]: number for name, number in done.calls.items()})
     return calls, without_times(json.loads(record.read_text()))
