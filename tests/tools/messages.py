@@ -27,7 +27,7 @@ FAMILY = {"PassthroughError", "CommandError", "UapiError", "LayoutError", "Child
 _HANDED_ON = re.compile(r"(error\.message|str\(error\)|shorten\((error\.message|str\(error\)),.*)$")
 # Functions whose sentences become warnings in another one.
 _WARN = {"_arguments", "_blacklisted", "_by_ids", "_driverctl", "_foreign_copies", "_left_behind", "_loaded_early",
-         "_modprobe", "_module_lists", "_udev", "_warnings", "open_to_everybody", "unsafe_settings"}
+         "_modprobe", "_module_lists", "_udev", "_warnings", "open_to_everybody"}
 _VALUE = re.compile(r"{{.*?}}|{%.*?%}", re.DOTALL)
 _PRINT = re.compile(r'\b(?:pci|pr)_(?:err|warn)\(((?:[^()"]|"(?:[^"\\]|\\.)*"|\([^()]*\))*)\);')
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')

@@ -16,7 +16,14 @@ from . import files, nodes, sysfs
 from .binding import BindItem, driver_result, plan_bind
 from .busy import require_free
 from .foreign import Subject, contradictions, read_foreign_files
-from .group import allowed_addresses, companions, group_identities, require_iommu, require_isolation, unsafe_settings
+from .group import (
+    allowed_addresses,
+    companions,
+    group_identities,
+    require_iommu,
+    require_isolating_vfio,
+    require_isolation,
+)
 from .model import PciFunction
 from .options import DriverOptions
 from .record import load_record
@@ -65,6 +72,7 @@ def bind_gpus(host: Host, options: DriverOptions) -> dict[str, Any]:
 
 
 def _bind_once(host: Host, options: DriverOptions) -> _Pass:
+    require_isolating_vfio(host)
     group = None if options.device_group is None else nodes.find_group(host, options.device_group)
     identities = sysfs.list_identities(host)
     selected = select_gpus(parse_requests(options.gpus), identities)
@@ -80,6 +88,7 @@ def _bind_once(host: Host, options: DriverOptions) -> _Pass:
     require_free(host, moving, options)
     load = _load_steps(host, {variants[function.address].module for function in moving})
     loaded = _load(host, load, chooser, variants, options)
+    require_isolating_vfio(host)  # once more: VFIO itself may have come with the driver
     items = tuple(_bind_item(host, function, gpus, loaded[function.address], group, options)
                   for function, gpus in functions)
     shared = files.read_shared(host, {item.function.address for item in items})
@@ -113,7 +122,6 @@ def _warnings(host: Host, items: Sequence[BindItem]) -> list[str]:
              f"{item.function.group} now: what names the old group elsewhere is out of date." for item in items
              if item.record and item.record.group is not None
              and item.function.group not in (None, item.record.group)]
-    found += unsafe_settings(host)
     for item in items:
         found += nodes.open_to_everybody(nodes.read_nodes(host, item.function.address))
     subjects = [Subject(item.function.identity, item.driver, item.module, item.wanted_record().previous_module)

@@ -23,6 +23,9 @@ _MODULES_LOAD = ("/etc/modules-load.d", "/run/modules-load.d", "/usr/local/lib/m
                  "/usr/lib/modules-load.d", "/lib/modules-load.d")
 # Plain lists of modules that are loaded before udev sees the devices.
 _MODULE_LISTS = ("/etc/modules", "/etc/initramfs-tools/modules")
+# dracut.conf(5): the modules of force_drivers are loaded by the initramfs, before its udev.
+_DRACUT = ("/etc/dracut.conf.d", "/usr/lib/dracut/dracut.conf.d")
+_DRACUT_CONF = "/etc/dracut.conf"
 _DRIVERCTL = "/etc/driverctl.d"
 _CMDLINE = "/proc/cmdline"
 # systemd-modules-load(8) and dracut.cmdline(7): each names modules, with commas between them.
@@ -31,6 +34,7 @@ _LOADED_BY = frozenset({"modules_load", "rd.modules_load", "rd.driver.pre"})
 _HOST_MODULES = frozenset({"nvidia", "nvidia_drm", "nvidia_modeset", "nvidia_uvm", "nouveau", "nova_core", "nova_drm"})
 
 _TOKEN = re.compile(r'([A-Z]+)(?:\{([^}]*)\})?\s*(==|!=|\+=|-=|:=|=)\s*e?"((?:[^"\\]|\\.)*)"')
+_FORCED = re.compile(r"""\bforce_drivers\+?=(["'])([^"']*)\1""")
 _TOUCHES_DRIVERS = re.compile(r"driver_override|unbind|driverctl|new_id")
 
 
@@ -63,6 +67,7 @@ class ForeignFiles:
     udev: tuple[Line, ...] = ()
     modprobe: tuple[Line, ...] = ()
     module_lists: tuple[Line, ...] = ()
+    dracut: tuple[Line, ...] = ()
     driverctl: tuple[Line, ...] = ()
     arguments: tuple[str, ...] = ()
 
@@ -71,6 +76,7 @@ def read_foreign_files(host: Host, ours: Iterable[str]) -> ForeignFiles:
     """All files that could matter, without the udev rules of the addresses ``ours``, which this run decides on."""
     own = {rule_path(address) for address in ours}
     lists = [f"{directory}/{name}" for directory, name in _configured(host, _MODULES_LOAD, ".conf")]
+    dracut = [f"{directory}/{name}" for directory, name in _configured(host, _DRACUT, ".conf")]
     return ForeignFiles(
         udev=tuple(line for directory, name in _configured(host, _UDEV, ".rules")
                    if f"{directory}/{name}" not in own
@@ -78,6 +84,7 @@ def read_foreign_files(host: Host, ours: Iterable[str]) -> ForeignFiles:
         modprobe=tuple(line for directory, name in _configured(host, _MODPROBE, ".conf")
                        for line in _lines(host, f"{directory}/{name}")),
         module_lists=tuple(line for path in (*_MODULE_LISTS, *lists) for line in _lines(host, path)),
+        dracut=tuple(line for path in (_DRACUT_CONF, *dracut) for line in _lines(host, path, ("force_drivers",))),
         driverctl=tuple(line for name in host.listdir(_DRIVERCTL) for line in _lines(host, f"{_DRIVERCTL}/{name}")),
         arguments=tuple((host.read_text(_CMDLINE) or "").split()),
     )
@@ -86,7 +93,8 @@ def read_foreign_files(host: Host, ours: Iterable[str]) -> ForeignFiles:
 def contradictions(subjects: Sequence[Subject], files: ForeignFiles) -> list[str]:
     """One sentence for each line that contradicts the binding of one of ``subjects``, with its file and number."""
     found = [*_udev(subjects, files.udev), *_driverctl(subjects, files.driverctl), *_modprobe(subjects, files.modprobe),
-             *_module_lists(subjects, files.module_lists), *_arguments(subjects, files.arguments)]
+             *_module_lists(subjects, files.module_lists), *_dracut(subjects, files.dracut),
+             *_arguments(subjects, files.arguments)]
     return list(dict.fromkeys(found))
 
 
@@ -204,6 +212,13 @@ def _module_lists(subjects: Sequence[Subject], lines: Iterable[Line]) -> Iterato
     for line in lines:
         for subject in subjects:
             yield from _loaded_early(line.where(), subject, [line.text.split()[0]])
+
+
+def _dracut(subjects: Sequence[Subject], lines: Iterable[Line]) -> Iterator[str]:
+    for line in lines:
+        for _quote, modules in _FORCED.findall(line.text):
+            for subject in subjects:
+                yield from _loaded_early(line.where(), subject, modules.split())
 
 
 def _arguments(subjects: Sequence[Subject], arguments: Iterable[str]) -> Iterator[str]:

@@ -43,10 +43,16 @@ def require_isolation(host: Host, address: str, group: int) -> None:
                                "mode.")
 
 
-def unsafe_settings(host: Host) -> list[str]:
-    """One sentence for each setting with which VFIO would take devices that nothing isolates."""
-    return [f"{path} is on, so that VFIO takes devices that nothing isolates: switch it off; this collection never "
-            "sets it." for path in _UNSAFE if host.read_text(path) == "Y"]
+def require_isolating_vfio(host: Host) -> None:
+    """Raises PassthroughError for each setting with which VFIO would take devices that nothing isolates.
+
+    Without these settings the kernel itself refuses such devices, so that nothing else has to be known here. The file
+    of a module that is not loaded does not exist: it is to be looked at again once the module is there.
+    """
+    for path in _UNSAFE:
+        if host.read_text(path) == "Y":
+            raise PassthroughError(f"{path} is on, so that VFIO takes devices that nothing isolates, and no GPU is "
+                                   "bound: remove it from modprobe.d and the kernel command line, then reboot.")
 
 
 def require_iommu(host: Host, addresses: Sequence[str]) -> None:

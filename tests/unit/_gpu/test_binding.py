@@ -188,6 +188,14 @@ def refuse_isolation(host: FakeHost) -> None:
     host.write("/sys/kernel/iommu_groups/11/name", "vfio-noiommu\n")
 
 
+def refuse_unsafe_interrupts(host: FakeHost) -> None:
+    host.write("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y\n")
+
+
+def refuse_noiommu(host: FakeHost) -> None:
+    host.write("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "Y\n")
+
+
 def refuse_holder(host: FakeHost) -> None:
     host.add_process(5, "dcgm", ["/dev/vfio/11"])
 
@@ -200,6 +208,8 @@ def refuse_module(host: FakeHost) -> None:
     (refuse_consent, "The IOMMU group 11 of 0009:01:00.0 also has 0009:01:00.1 (10de:22ba, audio)"),
     (refuse_iommu, "this host has no IOMMU"),
     (refuse_isolation, "is in the no-IOMMU group 11"),
+    (refuse_unsafe_interrupts, "allow_unsafe_interrupts is on, so that VFIO takes devices that nothing isolates"),
+    (refuse_noiommu, "enable_unsafe_noiommu_mode is on, so that VFIO takes devices that nothing isolates"),
     (refuse_holder, "In use: 0009:01:00.0: dcgm (pid 5) holds /dev/vfio/11"),
     (refuse_module, "cannot be loaded"),
 ])
@@ -415,12 +425,26 @@ def test_without_persistence_mode_or_an_answer_the_gpu_is_bound(tmp_path: Path, 
     assert host.driver(GPU) == VARIANT
 
 
-def test_settings_that_isolate_nothing_are_warned_of(tmp_path: Path) -> None:
+def test_a_setting_that_comes_with_the_driver_is_refused_before_anything_is_bound(tmp_path: Path) -> None:
     host = grace_hopper(tmp_path)
-    host.write("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y\n")
+    original = host.run
+    unsafe = "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts"
+
+    def run(argv: Any, **more: Any) -> Any:
+        if argv[:2] == ("modprobe", VARIANT):
+            host.write(unsafe, "Y\n")
+        return original(argv, **more)
+    host.run = run  # type: ignore[method-assign]  # modprobe brings VFIO and its options along
+    with pytest.raises(PassthroughError, match="and no GPU is bound"):
+        bind_gpus(host, options(GPU))
+    assert host.driver(GPU) is None
+
+
+def test_settings_that_isolate(tmp_path: Path) -> None:
+    host = grace_hopper(tmp_path)
+    host.write("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "N\n")
     host.write("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "N\n")
-    (warning,) = bind_gpus(host, options(GPU))["warnings"]
-    assert warning.startswith("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts is on")
+    assert bind_gpus(host, options(GPU))["warnings"] == []
 
 
 @pytest.mark.parametrize(("driver", "written"), [("vfio-pci", b"vfio-pci"), (None, b"\n")])

@@ -65,6 +65,9 @@ def told(root: Path, *files: tuple[str, str]) -> list[str]:
     ("/etc/modules", "# first\nloop\nsnd-hda-intel\n",
      "/etc/modules:3 loads snd-hda-intel at boot before udev has seen the devices, so that it may take 0009:01:00.1"),
     ("/etc/initramfs-tools/modules", "nouveau modeset=1\n", "/etc/initramfs-tools/modules:1 loads nouveau at boot"),
+    ("/etc/dracut.conf", 'force_drivers=" nouveau "\n', "/etc/dracut.conf:1 loads nouveau at boot"),
+    ("/etc/dracut.conf.d/nvidia.conf", "# x\nforce_drivers+=' nvidia_drm nvidia '\n",
+     "/etc/dracut.conf.d/nvidia.conf:2 loads nvidia_drm at boot"),
     ("/proc/cmdline", "quiet vfio-pci.ids=10de:2342\n", "The kernel command line gives every 10de:2342 of the host"),
     ("/proc/cmdline", "quiet modules_load=loop,nvidia-drm\n", "The kernel command line loads nvidia-drm at boot"),
     ("/proc/cmdline", "rd.driver.pre=nouveau\n", "The kernel command line loads nouveau at boot"),
@@ -98,6 +101,8 @@ def test_contradicts(tmp_path: Path, path: str, text: str, sentence: str) -> Non
     (MODPROBE, "blacklist nouveau\ninstall nouveau /bin/false\nsoftdep nvidia pre: vfio-pci\n"),
     (MODPROBE, f"softdep {MODULE} pre: irqbypass\nsoftdep\n"),
     ("/etc/modules-load.d/x.conf", "vfio_pci\nkvm\n"),
+    ("/etc/dracut.conf.d/vfio.conf", 'add_drivers+=" nouveau "\nforce_drivers+=" vfio-pci "\n'),
+    ("/etc/dracut.conf.d/vfio.conf.bak", 'force_drivers+=" nouveau "\n'),
     ("/proc/cmdline", "quiet module_blacklist=nouveau vfio-pci.ids=8086:1572\n"),
     ("/proc/cmdline", "modules_load=loop,vfio_pci rd.driver.pre=\n"),
 ])
