@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Optional
 
@@ -15,6 +15,7 @@ from .._core.plan import Plan, RunCommand, apply_plan
 from . import files, sysfs
 from .binding import driver_result
 from .busy import require_free
+from .domains import domains_by_function
 from .options import DriverOptions
 from .record import load_records
 from .release import ReleaseItem, load_steps, plan_release
@@ -45,11 +46,19 @@ def release_gpus(host: Host, options: DriverOptions) -> dict[str, Any]:
         _try_loading(host, load_steps(items))
     elif plan.changed:
         apply_plan(host, plan)
+    return {**driver_result(plan), "warnings": warnings + _warnings(host, items, set(records) - addresses)}
+
+
+def _warnings(host: Host, items: Sequence[ReleaseItem], bound: set[str]) -> list[str]:
+    """What the operator should know although the run succeeded; ``bound`` are the functions that stay as they are."""
+    found, domains = [], domains_by_function(host)
     for item in items:
-        for other in _left_in_its_group(host, item, set(records) - addresses):
-            warnings.append(f"{other} stays bound and shares its IOMMU group with {item.record.address}, which goes "
-                            "back to the host: no VM can have it meanwhile.")
-    return {**driver_result(plan), "warnings": warnings}
+        found += [f"{other} stays bound and shares its IOMMU group with {item.record.address}, which goes back to the "
+                  "host: no VM can have it meanwhile." for other in _left_in_its_group(host, item, bound)]
+        found += [f"The domain {name} still passes {item.record.address} through, which goes back to the host: "
+                  "starting it fails, or takes the GPU from the host where it is managed; take it out of the domain."
+                  for name in domains.get(item.record.address, ())]
+    return found
 
 
 def _left_in_its_group(host: Host, item: ReleaseItem, bound: set[str]) -> list[str]:

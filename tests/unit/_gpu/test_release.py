@@ -238,3 +238,25 @@ def test_a_gpu_that_stays_in_the_group_of_one_that_goes_is_warned_of(tmp_path: P
     assert (warning in release_gpus(host, options(CARD))["warnings"]) is warned
     assert host.driver(other) == "vfio-pci"
     assert release_gpus(host, DriverOptions(gpus=None))["warnings"] == []
+
+
+HOSTDEV = """<domain type='kvm'><devices><hostdev mode='subsystem' type='pci' managed='yes'><source>
+  <address {address}/></source><address type='pci' domain='0x0000' bus='0x08' slot='0x00' function='0x0'/></hostdev>
+  </devices></domain>"""
+
+
+@pytest.mark.parametrize(("name", "text", "warned"), [
+    ("vm1.xml", HOSTDEV.format(address="domain='0x0009' bus='0x01' slot='0x00' function='0x0'"), True),
+    ("vm1.xml", HOSTDEV.format(address="domain='9' bus='1' slot='0' function='0'"), True),
+    ("vm1.xml", HOSTDEV.format(address="domain='0x0008' bus='0x01' slot='0x00' function='0x0'"), False),
+    ("vm1.xml", HOSTDEV.format(address="domain='0x0009' bus='x' slot='0x00' function='0x0'"), False),
+    ("vm1.xml", "<domain", False),
+    ("vm1.xml.bak", HOSTDEV.format(address="domain='0x0009' bus='0x01' slot='0x00' function='0x0'"), False),
+])
+def test_a_domain_that_names_a_gpu_that_goes_is_told(tmp_path: Path, name: str, text: str, warned: bool) -> None:
+    host = grace_hopper(tmp_path)
+    bind_gpus(host, options(GPU))
+    host.write(f"/etc/libvirt/qemu/{name}", text)
+    warning = (f"The domain vm1 still passes {GPU} through, which goes back to the host: starting it fails, or takes "
+               "the GPU from the host where it is managed; take it out of the domain.")
+    assert release_gpus(host, DriverOptions(gpus=None))["warnings"] == [warning] * warned
