@@ -17,7 +17,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import shorten
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import readable, shorten
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._kmod.prebuilt import (
     Prebuilt,
     from_json,
@@ -46,7 +46,9 @@ class ActionModule(StageAction):
         if internal:
             raise AnsibleActionFail(f"Unsupported parameters for dkms_module: {', '.join(internal)}.")
         try:
-            return super().run(tmp, task_vars)
+            result = super().run(tmp, task_vars)
+            _tell_enrolment(_host(task_vars), result)
+            return result
         except PassthroughError as error:
             raise AnsibleActionFail(shorten(error.message, self._task.args)) from None
 
@@ -71,7 +73,7 @@ class ActionModule(StageAction):
 
     def _call(self, arguments: dict[str, Any], task_vars: Optional[dict[str, Any]],
               wrap_async: bool = False) -> dict[str, Any]:
-        host, display = str((task_vars or {}).get("inventory_hostname", "the host")), Display()
+        host, display = _host(task_vars), Display()
 
         def tell(elapsed: float) -> None:
             display.display(f"{host}: dkms_module is at {elapsed:.0f} seconds; a build may take some minutes.")
@@ -109,3 +111,18 @@ class ActionModule(StageAction):
 
 def _is_wanted(entry: Prebuilt, wanted: list[dict[str, str]]) -> bool:
     return {"kernel": entry.kernel, "machine": entry.machine} in wanted
+
+
+def _host(task_vars: Optional[dict[str, Any]]) -> str:
+    return str((task_vars or {}).get("inventory_hostname", "the host"))
+
+
+def _tell_enrolment(host: str, result: Mapping[str, Any]) -> None:
+    """What has to be done at the console is printed step by step, by whichever task and run finds that it is due."""
+    signing = result.get("signing")
+    steps = signing.get("enrolment_steps") if isinstance(signing, Mapping) else None
+    if steps:
+        lines = [f"{host}: this kernel loads signed modules only and does not trust the certificate "
+                 f"{signing.get('certificate_subject')}. Until it is enrolled at the console the module does not load:",
+                 *(f"  {number}. {step}" for number, step in enumerate(steps, 1))]
+        Display().display("\n".join(map(readable, lines)))

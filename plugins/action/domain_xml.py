@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
@@ -26,13 +27,17 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.reques
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._domain.spec import ARGUMENT_SPEC, REQUIRED_IF
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._survey.answer import domain_key, domain_question
 from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.domain_render import prepare, read_template, render
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.registered import REGISTERED, registered_results
 from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.stage import SURVEY, lost_host_fails, surveyed
 
 MODULE = "nvgrace.passthrough.domain_xml"
+# What is taken of a registered result, by the option that it stands for.
+_PARTS = {"host": "host", "gpus": "gpus", "regions": "devices"}
 
-# Ansible's main process loads this plugin and then forks a worker for each host and task. What is compiled here, the
-# workers have; else each of them would compile the template again for its one domain.
+# Ansible's main process loads this plugin and then forks a worker for each host and task. What is made here, the
+# workers have; else each of them would make it again for its one domain.
 prepare()
+_VALIDATOR = ArgumentSpecValidator(ARGUMENT_SPEC, required_if=REQUIRED_IF)
 
 
 class ActionModule(ActionBase):
@@ -45,7 +50,7 @@ class ActionModule(ActionBase):
         given = self._task.args
         try:
             require_usable(given)
-            arguments = self._validated()
+            arguments = self._validated(task_vars or {})
             result.update(self._work({**arguments, SURVEY: survey}, task_vars or {}))
         except PassthroughError as error:
             result.update(failed=True, msg=shorten(error.message, given), **error.details)
@@ -56,13 +61,16 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(shorten(error.message, given)) from None
         return result
 
-    def _validated(self) -> dict[str, Any]:
+    def _validated(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         try:
-            _validation, arguments = self.validate_argument_spec(ARGUMENT_SPEC, required_if=REQUIRED_IF)
+            validation = _VALIDATOR.validate(self._task.args)
         except WRONG_FORM as error:
             raise PassthroughError(wrong_form(error)) from error
-        checked: dict[str, Any] = arguments
-        require_usable(checked)  # again: text has become numbers
+        if validation.error_messages:
+            raise AnsibleActionFail(f"domain_xml cannot take these arguments: {validation.errors.msg}")
+        found = _registered(self._task.args, task_vars)
+        checked: dict[str, Any] = {**validation.validated_parameters, **found}
+        require_usable(checked)  # again: text has become numbers, and results were not looked at yet
         if not all(gpu.get("address") for gpu in checked["gpus"]):
             raise PassthroughError("gpus has an item without an address: give what gpu_info returned.")
         return checked
@@ -102,13 +110,26 @@ class ActionModule(ActionBase):
         if xml:
             autostart = arguments["autostart"] if arguments["autostart"] is not None else vm["autostart"]
             module_args.update(_xml=xml, dest=arguments["dest"], autostart=autostart)
-        known = surveyed(arguments[SURVEY], *_question(module_args)) if arguments[SURVEY] and xml else None
+        known = surveyed(arguments[SURVEY], task_vars, *_question(module_args)) if arguments[SURVEY] and xml else None
         if known:
             return known
         with lost_host_fails(self._task):
             result: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=module_args,
                                                           task_vars=task_vars)
         return result
+
+
+def _registered(given: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+    """The parts of registered results that ``given`` names variables of. Each has to be there: the VM depends on it."""
+    names = given.get(REGISTERED) or {}
+    results = registered_results(names, _PARTS, task_vars)
+    for option in names:
+        if given.get(option) is not None:
+            raise PassthroughError(f"{option} is given as a value and in registered: leave one of the two out.")
+        if not isinstance(results.get(option, {}).get(_PARTS[option]), dict if option == "host" else list):
+            raise PassthroughError(f"registered: {names[option]} has no {_PARTS[option]} for {option}: run the module "
+                                   "that reads it before, and register its result.")
+    return {option: result[_PARTS[option]] for option, result in results.items()}
 
 
 def _question(module_args: dict[str, Any]) -> tuple[str, dict[str, Any]]:

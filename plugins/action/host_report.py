@@ -18,12 +18,16 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import MAX_RESULT_TEXT, require_usable
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.model import build_report
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.record import STAGES
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.text import host_lines
 from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.files import write_atomic
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.registered import REGISTERED, registered_results
 
 _DICT_ARGUMENTS = ("host", "gpus", "stages")
 _KNOWN_ARGUMENTS = frozenset((*_DICT_ARGUMENTS, "dest", "accepted", "reboot_required", "failure",
-                              "after_failure", "quarantined", "show"))
+                              "after_failure", "quarantined", "show", "fail", REGISTERED))
+_FLAGS = ("show", "fail")
+_READ = ("host", "gpus")
 _SHOW = "_ansible_verbose_always"
 """By this in a result ansible.builtin.debug has itself shown; another task would cost the controller time a host."""
 _SAFE_NAME = re.compile(r"[^A-Za-z0-9._-]")
@@ -39,6 +43,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         try:
+            _take_registered(arguments, task_vars or {})
             require_usable(arguments, MAX_RESULT_TEXT)
         except PassthroughError as error:
             raise AnsibleActionFail(error.message) from error
@@ -50,8 +55,13 @@ class ActionModule(ActionBase):
         base = os.path.join(os.path.abspath(os.path.expanduser(arguments["dest"])), _SAFE_NAME.sub("_", hostname))
         if not self._task.check_mode:
             self._write(base, report, lines)
-        return {"changed": False, "path": f"{base}.json", "text_path": f"{base}.txt", "lines": lines,
-                "outcome": report["outcome"], **({_SHOW: True} if boolean(arguments.get("show", False)) else {})}
+        result = {"changed": False, "path": f"{base}.json", "text_path": f"{base}.txt", "lines": lines,
+                  "outcome": report["outcome"], **({_SHOW: True} if boolean(arguments.get("show", False)) else {})}
+        if report["failure"] and boolean(arguments.get("fail", False)):
+            result.update(failed=True, msg=f"{report['failure']} {report['after_failure']}".strip())
+            if _SHOW not in result:
+                del result["lines"]  # Ansible prints all of a result that failed
+        return result
 
     @staticmethod
     def _check(arguments: dict[str, Any]) -> None:
@@ -63,10 +73,11 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail("host_report needs dest, a directory on the controller.")
         if not isinstance(accepted, list) or not all(isinstance(item, str) for item in accepted):
             raise AnsibleActionFail("host_report: accepted must be a list of ids.")
-        try:
-            boolean(arguments.get("show", False))
-        except TypeError as error:
-            raise AnsibleActionFail("host_report: show must be true or false.") from error
+        for name in _FLAGS:
+            try:
+                boolean(arguments.get(name, False))
+            except TypeError as error:
+                raise AnsibleActionFail(f"host_report: {name} must be true or false.") from error
         for name in _DICT_ARGUMENTS:
             if not isinstance(arguments.get(name) or {}, dict):
                 raise AnsibleActionFail(f"host_report: {name} must be a dictionary.")
@@ -78,3 +89,13 @@ class ActionModule(ActionBase):
             write_atomic(f"{base}.txt", "\n".join(lines) + "\n")
         except PassthroughError as error:
             raise AnsibleActionFail(error.message) from error
+
+
+def _take_registered(arguments: dict[str, Any], task_vars: dict[str, Any]) -> None:
+    """Puts what is named in ``registered`` where its values would have been."""
+    results = registered_results(arguments.pop(REGISTERED, None) or {}, (*_READ, *STAGES[1:]), task_vars)
+    for name in _READ:
+        if name in results:
+            arguments[name] = results.pop(name)
+    if results:
+        arguments["stages"] = {**(arguments.get("stages") or {}), **results}

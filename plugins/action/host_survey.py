@@ -14,7 +14,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
 from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.kmod import payload
-from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.stage import ASKED_AT, lost_host_fails
+from ansible_collections.nvgrace.passthrough.plugins.plugin_utils.stage import ASKED_AT, PLAY, UNTIL, lost_host_fails
 
 MODULE = "nvgrace.passthrough.host_survey"
 DKMS = "dkms_module"
@@ -34,12 +34,13 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"Unsupported parameters for host_survey: {PAYLOAD}.")
         arguments.update(self._payload(arguments))
         arguments[VMS] = _of_interest(arguments.get(VMS))
+        until = _names(arguments.pop(UNTIL, None))
         asked_at = time.monotonic()
         with lost_host_fails(self._task):
             result: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=arguments,
                                                           task_vars=task_vars)
-        if isinstance(result.get("answers"), dict):
-            result["answers"][ASKED_AT] = str(asked_at)
+        # whatever the host has said of these
+        result.update({ASKED_AT: str(asked_at), PLAY: (task_vars or {}).get("ansible_play_name"), UNTIL: until})
         self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
 
@@ -52,6 +53,13 @@ class ActionModule(ActionBase):
             return {PAYLOAD: payload(wish, self._find_needle)}
         except (AnsibleActionFail, PassthroughError):
             return {DKMS: None}
+
+
+def _names(until: Any) -> list[str]:
+    names = [] if until is None else until
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise AnsibleActionFail("host_survey: until must be a list of names of variables.")
+    return list(map(str, names))
 
 
 def _of_interest(vms: Any) -> list[dict[str, Any]]:

@@ -81,8 +81,9 @@ options:
 options:
   survey:
     description:
-      - C(answers) of M(nvgrace.passthrough.host_survey), run before in the same play.
-      - Where it has an answer to the same options, this task returns that and calls no host. Give it only while nothing
-        has changed on the host since.
-    type: dict
+      - Name of the variable in which M(nvgrace.passthrough.host_survey) has registered its result, before in the same
+        play.
+      - Where that has an answer to the same options that is good still, this task returns it and calls no host. A
+        variable that does not exist has none.
+    type: str
 """

@@ -187,6 +187,14 @@ options:
     type: list
     elements: dict
     default: []
+  registered:
+    description:
+      - Names of the variables in which tasks have registered these results, in place of O(host), O(gpus) and
+        O(regions), which are also its keys. A variable without the result is an error.
+      - A result that is given by name is not templated, which for a host with several GPUs is most of what this task
+        costs.
+    type: dict
+    version_added: 1.0.0
   regions:
     description:
       - RV(nvgrace.passthrough.region_verify#module:devices).
@@ -229,6 +237,18 @@ EXAMPLES = r"""
     host: "{{ host_info_result.host }}"
     gpus: "{{ gpu_info_result.gpus }}"
     regions: "{{ region_verify_result.devices }}"
+
+- name: Define it from registered results, by the names of their variables
+  nvgrace.passthrough.domain_xml:
+    vm:
+      name: gpu-vm
+      vcpus: 64
+      memory: 256GiB
+      gpus: ["0009:01:00.0"]
+    registered:
+      host: host_info_result
+      gpus: gpu_info_result
+      regions: region_verify_result
 
 - name: Look at the XML without touching any host
   nvgrace.passthrough.domain_xml:

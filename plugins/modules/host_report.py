@@ -31,8 +31,16 @@ options:
   stages:
     description: The registered results of the roles, by name of the role.
     type: dict
+  registered:
+    description:
+      - Names of the variables that hold these results, in place of O(host), O(gpus) and O(stages), as V(host),
+        V(gpus) and the roles' names. One that no task has registered is left out.
+      - A result that is given by name is not templated, which for a host with several GPUs is most of what this task
+        costs.
+    type: dict
+    version_added: 1.0.0
   reboot_required:
-    description: Whether a reboot is due.
+    description: Whether a reboot is due. Without it the result of the role gpu_host says so.
     type: bool
   failure:
     description: One sentence on what stopped the host. Empty where nothing did.
@@ -45,6 +53,10 @@ options:
     type: bool
   show:
     description: Whether the run shows the result, as it does of each task with C(-v).
+    type: bool
+    default: false
+  fail:
+    description: Whether the task fails where O(failure) is given, with it and O(after_failure), after the report.
     type: bool
     default: false
 author:
@@ -75,6 +87,14 @@ EXAMPLES = r"""
     gpus: "{{ gpu_preflight_gpu_info }}"
     stages:
       gpu_verify: "{{ gpu_verify_result }}"
+
+- name: Report the same by the names of the variables
+  nvgrace.passthrough.host_report:
+    dest: reports
+    registered:
+      host: gpu_preflight_host_info
+      gpus: gpu_preflight_gpu_info
+      gpu_verify: gpu_verify_result
 """
 
 RETURN = r"""
@@ -88,7 +108,7 @@ text_path:
   type: str
 lines:
   description: The text, with the table of regions and the BAR map of each GPU.
-  returned: success
+  returned: success, or with O(show)
   type: list
   elements: str
 outcome:

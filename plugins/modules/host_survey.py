@@ -16,8 +16,8 @@ description:
     domains that M(nvgrace.passthrough.domain_xml) has defined.
   - It ends at the first that would change something, would fail, or waits for a reboot. So an answer that is kept is
     the one that a real run of its module gives, because nothing is to be done before it and by it.
-  - Those modules take RV(answers) as their option C(survey), and then answer without a call to the host. That makes a
-    converged run of C(site.yml) several times cheaper.
+  - Those modules take the name of the variable in which this result is registered as their option C(survey), and then
+    answer without a call to the host. That makes a converged run of C(site.yml) several times cheaper.
   - Changes nothing, and opens no device.
 author:
   - The nvgrace.passthrough contributors (@nvgrace-passthrough)
@@ -65,6 +65,14 @@ options:
       autostart:
         description: Whether libvirt shall start the domain at boot. Left as it is when not given.
         type: bool
+  until:
+    description:
+      - Names of the variables in which later tasks of the play register their results. Once one of them has changed
+        something, or has included tasks, RV(answers) are good no more.
+      - Name here whatever changes what the modules look at; they cannot know of anything else.
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment:
   - nvgrace.passthrough.attributes
   - nvgrace.passthrough.attributes.no_changes
@@ -89,13 +97,21 @@ EXAMPLES = r"""
       gpus: "{{ gpus }}"
     host_config:
       modprobe_blacklist: [nouveau]
+    until: [upgrade]
   register: survey
+  become: true
+
+- name: Upgrade what is there
+  ansible.builtin.package:
+    name: "*"
+    state: latest
+  register: upgrade
   become: true
 
 - name: Configure the host, without a call where the survey has seen that nothing is to be done
   nvgrace.passthrough.host_config:
     modprobe_blacklist: [nouveau]
-    survey: "{{ survey.answers }}"
+    survey: survey
   become: true
 """
 
@@ -103,8 +119,9 @@ RETURN = r"""
 answers:
   description:
     - For each module that has nothing to do, its arguments and its result, packed (JSON, zlib, Base64).
-    - Give it to the option C(survey) of the modules. One with other arguments than here asks the host itself, and so
-      does one that comes twenty minutes after the survey (C(asked_at), by the controller's steady clock).
+    - A module that is given the variable's name as C(survey) takes its answer from here. One with other arguments asks
+      the host itself, and so does one in another play, one after a change (O(until)), and one that comes twenty minutes
+      after the survey (C(asked_at) of this result, by the controller's steady clock).
   returned: success
   type: dict
   sample: {"host_info": "eJyr...", "gpu_info": "eJyr..."}

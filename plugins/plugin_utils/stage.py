@@ -18,8 +18,9 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._survey.answer
 
 COLLECTION = "nvgrace.passthrough"
 SURVEY = "survey"
-ASKED_AT = "asked_at"
-"""When a survey was made, by the steady clock of the controller, beside the answers."""
+ASKED_AT, PLAY, UNTIL = "asked_at", "play", "until"
+"""What the controller notes in a survey's result: when it was made, by its steady clock, in which play, and the
+variables of the tasks that end its time."""
 MAX_AGE = 1200.0
 """Seconds. A host waits for the slowest of its batch at each task, and is asked itself when that took longer."""
 # By these Ansible's own code takes orders from a result: hosts for the inventory, groups, facts. No module of ours has
@@ -31,17 +32,35 @@ _ORDERS = ("add_host", "add_group", "ansible_facts", "results", "exception")
 Templar().template(trust_as_template("{{ omit is defined }}"))
 
 
-def surveyed(survey: Any, module: str, arguments: Mapping[str, Any]) -> Optional[dict[str, Any]]:
-    """The result in ``survey``, the ``answers`` of host_survey, for a task of ``module``; None where the host has to be
-    asked."""
-    if not isinstance(survey, Mapping) or not _is_fresh(survey.get(ASKED_AT)):
+def surveyed(name: Any, task_vars: Optional[Mapping[str, Any]], module: str,
+             arguments: Mapping[str, Any]) -> Optional[dict[str, Any]]:
+    """The result for a task of ``module`` in the survey that was registered as ``name``; None where the host has to be
+    asked.
+
+    By name, and what ends its time is judged here: for seven tasks a host, templates for both would be compiled anew.
+    """
+    variables = task_vars or {}
+    survey = variables.get(name) if isinstance(name, str) else None
+    answers = survey.get("answers") if isinstance(survey, Mapping) else None
+    if not isinstance(answers, Mapping) or not _is_good(survey, variables):
         return None
-    answer = unpack_answer(survey.get(module))
+    answer = unpack_answer(answers.get(module))
     if answer is None or not answer.serves(arguments):
         return None
     if any(name in _ORDERS or name.startswith("_") for name in answer.result):
         return None
     return dict(answer.result)
+
+
+def _is_good(survey: Mapping[str, Any], variables: Mapping[str, Any]) -> bool:
+    """Answers are for the play that asked, for twenty minutes, and until something has changed on the host."""
+    return (_is_fresh(survey.get(ASKED_AT)) and survey.get(PLAY) == variables.get("ansible_play_name")
+            and not any(_may_have_changed(variables.get(name)) for name in survey.get(UNTIL) or ()))
+
+
+def _may_have_changed(result: Any) -> bool:
+    """Whether a registered result is of a task that changed something, or included others, which may have."""
+    return isinstance(result, Mapping) and (bool(result.get("changed")) or "include" in result)
 
 
 def _is_fresh(asked_at: Any) -> bool:
@@ -76,7 +95,9 @@ class StageAction(ActionBase):
         arguments = dict(self._task.args)
         survey = arguments.pop(SURVEY, None)
         wrap_async = bool(self._task.async_val) and not self._connection.has_native_async
-        known = surveyed(survey, self.NAME, self.question(arguments)) if survey and not self._task.async_val else None
+        known = None
+        if survey and not self._task.async_val:
+            known = surveyed(survey, task_vars, self.NAME, self.question(arguments))
         result = self.call(arguments, task_vars, wrap_async) if known is None else known
         if not wrap_async:
             self._remove_tmp_path(self._connection._shell.tmpdir)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 GOAL = 0.150  # seconds over ping, for every module but these two
 OTHER_GOALS = ("region_verify", "host_survey")
-WITHOUT_ANSWERS = ("-e", '{"gpu_survey_answers": {}}')
+WITHOUT_ANSWERS = ("-e", '{"gpu_survey_result": {}}')
 # Module and seconds of each call of a round that begins and ends with pings
 Round = Sequence[tuple[str, float]]
 PLAYS = ("tests/bench/ping.yml", "site.yml", "tests/bench/ping.yml")

@@ -14,7 +14,7 @@ from .module import Module
 from .runner import LOCK_SECONDS, run_module
 
 # For the action plugins; the module itself finds nothing in it.
-SURVEY_OPTION: dict[str, Any] = {"survey": {"type": "dict"}}
+SURVEY_OPTION: dict[str, Any] = {"survey": {"type": "str"}}
 
 
 class Asked(Protocol):

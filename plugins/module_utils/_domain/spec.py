@@ -55,6 +55,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "dest": {"type": "path"},
     "define": {"type": "bool", "default": True},
     "autostart": {"type": "bool"},
-    "survey": {"type": "dict"},
+    "survey": {"type": "str"},
+    "registered": {"type": "dict"},
 }
 REQUIRED_IF: list[tuple[str, str, tuple[str, ...]]] = [("state", "present", ("vm",)), ("state", "rendered", ("vm",))]

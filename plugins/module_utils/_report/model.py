@@ -35,6 +35,7 @@ def build_report(hostname: str, arguments: Mapping[str, Any], check_mode: bool, 
     is an empty dictionary.
     """
     stages = arguments.get("stages") or {}
+    configured = stages.get("gpu_host") or {}
     failure = str(arguments.get("failure") or "")
     host = dict((arguments.get("host") or {}).get("host") or {})
     devices = list((stages.get("gpu_verify") or {}).get("devices") or [])
@@ -47,7 +48,7 @@ def build_report(hostname: str, arguments: Mapping[str, Any], check_mode: bool, 
         "outcome": outcome(failure, devices, check_mode, bool(arguments.get("quarantined"))),
         "failure": failure,
         "after_failure": str(arguments.get("after_failure") or "").strip() if failure else "",
-        "reboot_required": bool(arguments.get("reboot_required")),
+        "reboot_required": bool(arguments.get("reboot_required", configured.get("reboot_required"))),
         "host": host,
         "checks": checks,
         "gpus": list((arguments.get("gpus") or {}).get("gpus") or []),

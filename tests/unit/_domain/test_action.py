@@ -153,3 +153,28 @@ def test_every_value_is_escaped() -> None:
     found = [root.find(path) for path in ("devices/disk/source", "devices/serial/source", "os/nvram")]
     assert [item.get(key) for item, key in zip(found, ("file", "path", "template")) if item is not None] == [
         f"/{nasty}"] * 3
+
+
+def test_results_by_name_are_those_by_value() -> None:
+    given = arguments()
+    by_value = Recorder(dict(given)).run()
+    named = {"host": "read", "gpus": "read", "regions": "verified"}
+    action = Recorder({"vm": given["vm"], "registered": named})
+    assert action.run(task_vars={"read": {"host": given["host"], "gpus": given["gpus"]},
+                                 "verified": {"devices": given["regions"]}}) == by_value
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"registered": {"host": "read"}}, "host is given as a value and in registered"),
+    ({"host": None, "registered": {"host": "absent"}}, "registered: absent has no host for host"),
+    ({"host": None, "registered": {"host": "skipped"}}, "registered: skipped has no host for host"),
+    ({"regions": None, "registered": {"regions": "skipped"}}, "registered: skipped has no devices for regions"),
+    ({"registered": {"vm": "read"}}, "registered does not know vm: it takes host, gpus, regions."),
+    ({"host": None, "registered": {"host": "evil"}}, "holds a NUL character"),
+])
+def test_results_that_are_none_are_refused(changes: dict[str, Any], message: str) -> None:
+    given = {name: value for name, value in arguments(**changes).items() if value is not None}
+    action = Recorder(given)
+    result = action.run(task_vars={"read": {"host": {}}, "skipped": {"skipped": True}, "evil": {"host": {"x": "\0"}}})
+    assert result["failed"] and message in result["msg"]
+    assert action.calls == []

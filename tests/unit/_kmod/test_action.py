@@ -300,20 +300,36 @@ def test_a_survey_that_asked_the_same_spares_the_call(tmp_path: Path, prebuilt: 
     options = {"kernels": ["running"], **({"prebuilt": str(tmp_path)} if prebuilt else {})}
     extra = {"_source_sha256": TREE.sha256,
              **({"_prebuilt": [ENTRY.as_json()], "_aliases": list(TREE.aliases())} if prebuilt else {})}
-    survey = {"dkms_module": Answer({**options, **extra}, {"changed": False, "elapsed": 1}).pack(),
-              "asked_at": str(time.monotonic())}
-    action = Recorder({**options, "survey": survey})
-    assert (action.run(), action.calls) == ({"changed": False, "elapsed": 1}, [])
+    asked = {"answers": {"dkms_module": Answer({**options, **extra}, {"changed": False, "elapsed": 1}).pack()},
+             "asked_at": str(time.monotonic())}
+    action = Recorder({**options, "survey": "asked"})
+    assert (action.run(task_vars={"asked": asked}), action.calls) == ({"changed": False, "elapsed": 1}, [])
 
-    other = Recorder({**options, "force": True, "survey": survey})
-    other.run()
+    other = Recorder({**options, "force": True, "survey": "asked"})
+    other.run(task_vars={"asked": asked})
     assert len(other.calls) == 1 and "survey" not in other.calls[0]["module_args"]
 
 
 def test_a_survey_that_asked_for_another_source_does_not(tmp_path: Path) -> None:
     (tmp_path / "dkms.conf").write_text("x")
     answer = Answer({"source": str(tmp_path), "_source_sha256": TREE.sha256}, {"changed": False})
-    survey = {"dkms_module": answer.pack(), "asked_at": str(time.monotonic())}
-    action = Recorder({"source": str(tmp_path), "survey": survey})
-    action.run()
+    asked = {"answers": {"dkms_module": answer.pack()}, "asked_at": str(time.monotonic())}
+    action = Recorder({"source": str(tmp_path), "survey": "asked"})
+    action.run(task_vars={"asked": asked})
     assert len(action.calls) == 1
+
+
+@pytest.mark.parametrize("steps", [["Run 'mokutil --import /x' as root.", "Reboot\x1b[2J."], [], None])
+def test_the_steps_at_the_console_are_printed_for_terminals_that_obey_nothing(steps: Any, monkeypatch: Any) -> None:
+    printed: list[str] = []
+    monkeypatch.setattr(dkms_module.Display, "display", lambda _self, text, *_more, **_options: printed.append(text))
+    signing = {"certificate_subject": "Site modules", "enrolment_steps": steps}
+    Recorder({"state": "present"}, answers=[{"changed": False, "signing": signing}]).run(
+        task_vars={"inventory_hostname": "gpu01"})
+    if not steps:
+        assert printed == []
+        return
+    (text,) = printed
+    assert text.splitlines()[0].startswith("gpu01: this kernel loads signed modules only and does not trust the "
+                                           "certificate Site modules.")
+    assert text.splitlines()[1:] == ["  1. Run 'mokutil --import /x' as root.", "  2. Reboot\\x1b[2J."]

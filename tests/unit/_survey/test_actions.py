@@ -58,32 +58,64 @@ def without_base_run(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module.ActionBase, "run", lambda *_arguments: {})
 
 
-def survey(name: str, arguments: dict[str, Any], result: dict[str, Any] | None = None,
-           age: float = 0) -> dict[str, str]:
-    return {name: Answer(arguments, result or KNOWN).pack(), "asked_at": str(time.monotonic() - age)}
+def survey(name: str, arguments: dict[str, Any], result: dict[str, Any] | None = None, age: float = 0,
+           **noted: Any) -> dict[str, Any]:
+    """What host_survey's task registers."""
+    return {"answers": {name: Answer(arguments, result or KNOWN).pack()}, "asked_at": str(time.monotonic() - age),
+            "play": "Site", "until": ["configured", "drained"], **noted}
+
+
+def variables(asked: Any, **others: Any) -> dict[str, Any]:
+    return {"ansible_play_name": "Site", "asked": asked, **others}
+
+
+def ask(asked: Any, name: str = "gpu_info", async_val: int = 0, **others: Any) -> Any:
+    """The plugin after its run, and the result in it, where ``asked`` is what the survey's task has registered."""
+    action = recorder(PLUGINS[name], {**ARGUMENTS, "survey": "asked"}, async_val)
+    action.result = action.run(task_vars=variables(asked, **others))
+    return action
 
 
 @pytest.mark.parametrize("name", PLUGINS)
 def test_an_answered_task_calls_no_host(name: str) -> None:
-    action = recorder(PLUGINS[name], {**ARGUMENTS, "survey": survey(name, ARGUMENTS)})
-    assert (action.run(), action.calls, action.removed) == (KNOWN, [], ["/tmp/x"])
+    action = ask(survey(name, ARGUMENTS), name)
+    assert (action.result, action.calls, action.removed) == (KNOWN, [], ["/tmp/x"])
 
 
 @pytest.mark.parametrize("name", PLUGINS)
-@pytest.mark.parametrize("given", [
+@pytest.mark.parametrize("answers", [
     None, {}, "text", {"other": "x"}, {"host_info": None, "gpu_info": "garbage"},
-    {**{name: Answer({"gpus": []}, KNOWN).pack() for name in PLUGINS}, "asked_at": str(time.monotonic())},
-    {name: Answer(ARGUMENTS, KNOWN).pack() for name in PLUGINS}])
-def test_any_other_task_calls_it(name: str, given: Any) -> None:
-    action = recorder(PLUGINS[name], {**ARGUMENTS, "survey": given})
-    assert action.run(task_vars={"a": 1}) == CALLED
-    assert action.calls == [{"module_name": f"nvgrace.passthrough.{name}", "module_args": ARGUMENTS,
-                             "task_vars": {"a": 1}, "wrap_async": False}]
+    {name: Answer({"gpus": []}, KNOWN).pack() for name in PLUGINS}])
+def test_any_other_task_calls_it(name: str, answers: Any) -> None:
+    action = ask(survey(name, ARGUMENTS, answers=answers), name)
+    assert action.result == CALLED
+    (call,) = action.calls
+    assert (call["module_name"], call["module_args"]) == (f"nvgrace.passthrough.{name}", ARGUMENTS)
+    assert call["task_vars"]["ansible_play_name"] == "Site" and call["wrap_async"] is False
+
+
+@pytest.mark.parametrize("registered", [None, {}, "text", {"skipped": True}, {"answers": {}}])
+def test_a_variable_without_a_survey_has_no_answers(registered: Any) -> None:
+    assert len(ask(registered).calls) == 1
+
+
+@pytest.mark.parametrize("given", [None, "nothing", 5, {"gpu_info": "x"}])
+def test_what_names_no_variable_has_no_answers(given: Any) -> None:
+    action = recorder(gpu_info, {**ARGUMENTS, "survey": given})
+    assert action.run(task_vars=variables(survey("gpu_info", ARGUMENTS))) == CALLED
+
+
+@pytest.mark.parametrize(("others", "known"), [
+    ({}, True), ({"configured": {"changed": False}}, True), ({"drained": {"changed": False, "skipped": True}}, True),
+    ({"something_else": {"changed": True}}, True), ({"configured": "text"}, True),
+    ({"configured": {"changed": True}}, False), ({"drained": {"changed": False, "include": "/drain.yml"}}, False),
+    ({"ansible_play_name": "Another play"}, False)])
+def test_answers_are_for_one_play_and_until_something_has_changed(others: dict[str, Any], known: bool) -> None:
+    assert (ask(survey("gpu_info", ARGUMENTS), **others).calls == []) is known
 
 
 def test_a_task_in_the_background_calls_it() -> None:
-    action = recorder(gpu_info, {**ARGUMENTS, "survey": survey("gpu_info", ARGUMENTS)}, async_val=60)
-    action.run()
+    action = ask(survey("gpu_info", ARGUMENTS), async_val=60)
     assert (action.calls[0]["wrap_async"], action.removed) == (True, [])
 
 
@@ -92,40 +124,36 @@ def test_a_task_in_the_background_calls_it() -> None:
     {"results": 5}])
 def test_a_host_cannot_speak_to_ansible_through_an_answer(order: dict[str, Any]) -> None:
     """Its module's own result is cleaned by Ansible."""
-    action = recorder(gpu_info, {**ARGUMENTS, "survey": survey("gpu_info", ARGUMENTS, {**KNOWN, **order})})
-    assert (action.run(), len(action.calls)) == (CALLED, 1)
+    action = ask(survey("gpu_info", ARGUMENTS, {**KNOWN, **order}))
+    assert (action.result, len(action.calls)) == (CALLED, 1)
 
 
 @pytest.mark.parametrize(("age", "known"), [(stage.MAX_AGE - 5, True), (stage.MAX_AGE + 1, False), (-60, False)])
 def test_an_old_answer_is_none(age: float, known: bool) -> None:
-    action = recorder(gpu_info, {**ARGUMENTS, "survey": survey("gpu_info", ARGUMENTS, age=age)})
-    action.run()
-    assert (action.calls == []) is known
+    assert (ask(survey("gpu_info", ARGUMENTS, age=age)).calls == []) is known
 
 
 @pytest.mark.parametrize("asked_at", [None, "yesterday", "nan", [], "inf"])
 def test_an_answer_of_no_time_is_none(asked_at: Any) -> None:
-    action = recorder(gpu_info, {**ARGUMENTS, "survey": {**survey("gpu_info", ARGUMENTS), "asked_at": asked_at}})
-    action.run()
-    assert len(action.calls) == 1
+    assert len(ask(survey("gpu_info", ARGUMENTS, asked_at=asked_at)).calls) == 1
 
 
 def test_every_stage_has_a_plugin_that_looks() -> None:
     assert {item.name for item in STAGES} == {*PLUGINS, "dkms_module"}
 
 
-def domain(**changes: Any) -> tuple[Any, dict[str, Any]]:
-    """The plugin for a domain, and the result that it returns without a survey."""
-    arguments = {**CASES["gh200-compat"](), **changes}
+def domain(asked: Any = None, **changes: Any) -> tuple[Any, dict[str, Any]]:
+    """The plugin for a domain, and the result that it returns with a survey, or with none."""
+    arguments = {**CASES["gh200-compat"](), "survey": "asked", **changes}
     action = recorder(domain_xml, arguments)
-    return action, action.run()
+    return action, action.run(task_vars=variables(asked))
 
 
 def test_an_answered_domain_calls_no_host() -> None:
     _action, plain = domain()
     known = {**KNOWN, "defined_xml": "<domain/>", "restart_required": True}
     answers = survey("domain_xml gpu-vm", domain_question("gpu-vm", digest(plain["xml"]), None), known)
-    action, result = domain(survey=answers)
+    action, result = domain(answers)
     assert action.calls == []
     assert result == {**plain, **known}
 
@@ -135,18 +163,13 @@ def test_an_answered_domain_calls_no_host() -> None:
 def test_a_domain_with_other_wishes_calls_it(changes: dict[str, Any]) -> None:
     _action, plain = domain()
     answers = survey("domain_xml gpu-vm", domain_question("gpu-vm", digest(plain["xml"]), None))
-    assert len(domain(survey=answers, **changes)[0].calls) == 1
+    assert len(domain(answers, **changes)[0].calls) == 1
 
 
 def test_a_domain_of_other_xml_calls_it() -> None:
     answers = survey("domain_xml gpu-vm", domain_question("gpu-vm", digest("<other/>"), None))
-    action, _result = domain(survey=answers)
+    action, _result = domain(answers)
     assert len(action.calls) == 1 and "survey" not in action.calls[0]["module_args"]
-
-
-def test_a_long_survey_is_no_option_that_is_too_long() -> None:
-    action, _result = domain(survey={f"domain_xml vm{number}": "x" * 100_000 for number in range(40)})
-    assert len(action.calls) == 1
 
 
 WISHES = {"host_info": {}, "gpu_info": ARGUMENTS, "host_config": {}, "dkms_module": {}}
@@ -155,7 +178,7 @@ WISHES = {"host_info": {}, "gpu_info": ARGUMENTS, "host_config": {}, "dkms_modul
 def test_the_survey_sends_the_source_and_of_a_vm_what_matters() -> None:
     vms = [{"name": "one", "vcpus": 4, "autostart": "yes"}, {"name": "two", "memory": "1GiB", "autostart": None}]
     action = recorder(host_survey, {**WISHES, "vms": vms})
-    assert (action.run(), action.removed) == (CALLED, ["/tmp/x"])
+    assert (action.run()["changed"], action.removed) == (CALLED["changed"], ["/tmp/x"])
     sent = action.calls[0]["module_args"]
     assert sent["vms"] == [{"name": "one", "autostart": True}, {"name": "two"}]
     assert set(sent["_payload"]) == {"_source", "_source_sha256"}
@@ -171,12 +194,26 @@ def test_vms_that_domain_xml_would_refuse_are_left_to_it(vms: Any) -> None:
     assert action.calls[0]["module_args"]["vms"] == []
 
 
-def test_the_time_of_a_survey_is_the_controllers() -> None:
-    action = recorder(host_survey, WISHES)
-    action._execute_module = lambda **_call: {"changed": False, "answers": {"gpu_info": "x"}}
+def test_how_long_a_survey_is_good_is_noted_by_the_controller() -> None:
+    action = recorder(host_survey, {**WISHES, "until": ["configured"]})
+    action._execute_module = lambda **_call: {"changed": False, "answers": {"gpu_info": "x"}, "asked_at": "inf",
+                                              "play": "Another", "until": []}
     before = time.monotonic()
-    asked_at = float(action.run()["answers"]["asked_at"])
-    assert before <= asked_at <= time.monotonic()
+    result = action.run(task_vars={"ansible_play_name": "Site"})
+    assert before <= float(result.pop("asked_at")) <= time.monotonic()
+    assert result == {"changed": False, "answers": {"gpu_info": "x"}, "play": "Site", "until": ["configured"]}
+
+
+def test_what_ends_a_survey_is_not_sent_to_the_host() -> None:
+    action = recorder(host_survey, {**WISHES, "until": ["configured"]})
+    action.run()
+    assert "until" not in action.calls[0]["module_args"]
+
+
+@pytest.mark.parametrize("until", ["configured", [5], {"a": 1}])
+def test_names_that_are_none_are_refused(until: Any) -> None:
+    with pytest.raises(AnsibleActionFail, match="until must be a list of names of variables"):
+        recorder(host_survey, {**WISHES, "until": until}).run()
 
 
 @pytest.mark.parametrize("wish", [{"source": "/nothing/there"}, {"prebuilt": "relative"}, {"prebuilt": "/proc/1/mem"}])

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ TASKS = {"host_info": "gpu_preflight", "gpu_info": "gpu_preflight", "host_config
 # Variables of the survey's own role, and whose they are copies of.
 COPIES = {"__gpu_survey_profiles": ("gpu_preflight", "__gpu_preflight_profiles"),
           "__gpu_survey_handed_out": ("gpu_kmod", "__gpu_kmod_handed_out")}
-ANSWERS = "{{ gpu_survey_answers | default(omit) }}"
+REGISTERED = "gpu_survey_result"
 
 
 def tasks_of(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -71,11 +70,11 @@ def test_the_survey_asks_what_the_role_asks(module: str) -> None:
 
 @pytest.mark.parametrize(("module", "role"), TASKS.items())
 def test_each_first_call_takes_the_answers(module: str, role: str) -> None:
-    assert calls(role, module)[0]["survey"] == ANSWERS
+    assert calls(role, module)[0]["survey"] == REGISTERED
 
 
 def test_the_survey_asks_for_nothing_else() -> None:
-    assert set(asked()) == {stage.name for stage in STAGES} | {"vms"}
+    assert set(asked()) == {stage.name for stage in STAGES} | {"vms", "until"}
 
 
 def test_its_options_are_those_of_all_roles() -> None:
@@ -104,8 +103,12 @@ def test_site_yml_checks_the_options_once_and_first() -> None:
 
 def test_answers_are_good_until_something_has_changed() -> None:
     """Each result of a stage that may change the host is among those that end their time; no stage follows the last."""
-    text = (ROOT / "playbooks" / "site.yml").read_text()
-    (expression,) = re.findall(r"gpu_survey_answers: >-\n(.*?)\n      block:", text, re.DOTALL)
-    # The preflight's changes nothing, and is there for the tasks of a drain, which come after it.
-    assert set(re.findall(r"gpu_\w+_result", expression)) - {"gpu_preflight_result"} == {
-        "gpu_host_result", "gpu_kmod_result", "gpu_bind_result", "gpu_survey_result"}
+    changing = [f"{TASKS[module]}_result" for module in ("host_config", "dkms_module", "gpu_driver")]
+    assert asked()["until"] == [*changing, "gpu_drain_result"]
+    (play,) = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text())
+    registered = {task["register"] for task in tasks_of(play["tasks"]) if "register" in task}
+    for role in set(TASKS.values()) | {"gpu_survey"}:
+        for path in (ROLES / role / "tasks").glob("*.yml"):
+            tasks = tasks_of(yaml.safe_load(path.read_text()))
+            registered |= {task["register"] for task in tasks if "register" in task}
+    assert {REGISTERED, *asked()["until"]} <= registered
