@@ -16,7 +16,11 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
-from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import MAX_RESULT_TEXT, require_usable
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.module import (
+    MAX_RESULT_TEXT,
+    require_usable,
+    shorten,
+)
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.model import build_report
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.record import STAGES
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._report.text import host_lines
@@ -43,10 +47,11 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         try:
-            _take_registered(arguments, task_vars or {})
             require_usable(arguments, MAX_RESULT_TEXT)
+            if _take_registered(arguments, task_vars or {}):
+                require_usable(arguments, MAX_RESULT_TEXT)
         except PassthroughError as error:
-            raise AnsibleActionFail(error.message) from error
+            raise AnsibleActionFail(shorten(error.message, self._task.args)) from None
         self._check(arguments)
         hostname = str((task_vars or {}).get("inventory_hostname", "unknown"))
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
@@ -76,8 +81,9 @@ class ActionModule(ActionBase):
         for name in _FLAGS:
             try:
                 boolean(arguments.get(name, False))
-            except TypeError as error:
-                raise AnsibleActionFail(f"host_report: {name} must be true or false.") from error
+            except TypeError:
+                # from None: Ansible would append the message of the cause, which has the whole value
+                raise AnsibleActionFail(f"host_report: {name} must be true or false.") from None
         for name in _DICT_ARGUMENTS:
             if not isinstance(arguments.get(name) or {}, dict):
                 raise AnsibleActionFail(f"host_report: {name} must be a dictionary.")
@@ -91,11 +97,11 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(error.message) from error
 
 
-def _take_registered(arguments: dict[str, Any], task_vars: dict[str, Any]) -> None:
-    """Puts what is named in ``registered`` where its values would have been."""
+def _take_registered(arguments: dict[str, Any], task_vars: dict[str, Any]) -> bool:
+    """Puts what is named in ``registered`` where its values would have been; whether that was anything."""
     results = registered_results(arguments.pop(REGISTERED, None) or {}, (*_READ, *STAGES[1:]), task_vars)
-    for name in _READ:
-        if name in results:
-            arguments[name] = results.pop(name)
-    if results:
-        arguments["stages"] = {**(arguments.get("stages") or {}), **results}
+    arguments.update({name: result for name, result in results.items() if name in _READ})
+    stages = {name: result for name, result in results.items() if name not in _READ}
+    if stages:
+        arguments["stages"] = {**(arguments.get("stages") or {}), **stages}
+    return bool(results)

@@ -30,7 +30,7 @@ def registered_results(names: Any, options: Collection[str], task_vars: Mapping[
         raise PassthroughError(f"registered does not know {', '.join(unknown)}: it takes {', '.join(options)}.")
     found = {}
     for option, name in names.items():
-        if not isinstance(name, str) or not isinstance(task_vars.get(name, {}), Mapping):
+        if not isinstance(name, str) or not name.isidentifier() or not isinstance(task_vars.get(name, {}), Mapping):
             raise PassthroughError(f"registered: {option} must be the name of a variable in which a task has "
                                    "registered its result.")
         if name in task_vars:

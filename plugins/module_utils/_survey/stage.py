@@ -24,6 +24,7 @@ _REQUIRED = 2
 def _work(module: AnsibleModule, host: Host) -> dict[str, Any]:
     payload = module.params.pop(PAYLOAD)  # it would travel back in the result's invocation
     vms = module.params.pop("vms")
+    module.params.pop("until", None)  # the controller's own, which sends it to no host
 
     def ask(wishes: dict[str, Any]) -> Survey:
         return survey(host, wishes, payload, vms, module.check_mode, module.log)
@@ -49,5 +50,6 @@ def run_survey() -> None:
     options: dict[str, dict[str, Any]] = {stage.name: {"type": "dict", "required": place < _REQUIRED}
                                           for place, stage in enumerate(STAGES)}
     options["vms"] = {"type": "list", "elements": "dict", "options": _VMS, "default": []}
+    options["until"] = {"type": "list", "elements": "str", "default": []}
     module = Module(argument_spec={**options, PAYLOAD: {"type": "dict", "no_log": False}}, supports_check_mode=True)
     run_module(module, _work, locked=False)
