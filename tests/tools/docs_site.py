@@ -15,6 +15,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from layers_picture import FLOWCHART
+from layers_picture import picture as layers_picture
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 SOURCE = ROOT / ".build" / "site"
@@ -67,8 +70,8 @@ def place_in_site(origin: Path, target: str) -> str:
 def page(origin: Path) -> str:
     """The text of a page with its links led to pages of the site."""
     text = (ROOT / origin).read_text(encoding="utf-8")
-    # Drawn where the repository is looked at; here the drawing would need a script from elsewhere.
-    text = text.replace("```mermaid\n", "```text\n")
+    # Drawn where the repository is looked at; here that would need a script from elsewhere.
+    text = FLOWCHART.sub("![The areas of module_utils in layers, and what each imports](pictures/layers.svg)\n", text)
     return _TARGETS.sub(lambda link: f"]({place_in_site(origin, link[1])})", text)
 
 
@@ -93,6 +96,7 @@ def prepare() -> None:
         shutil.copy(DOCS / name, SOURCE)
     for directory in (DOCS / "pictures", DOCS / "schemas", ROOT / "examples"):
         shutil.copytree(directory, SOURCE / directory.name)
+    (SOURCE / "pictures" / "layers.svg").write_text(layers_picture(), encoding="utf-8")
     (SOURCE / "antsibull.cfg").write_text(ANTSIBULL, encoding="utf-8")
 
 
