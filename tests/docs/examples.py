@@ -17,8 +17,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "roles").glob("*/README.md")),
-         ROOT / "tests" / "lab" / "README.md"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")),
+         *sorted((ROOT / "roles").glob("*/README.md")), ROOT / "tests" / "lab" / "README.md"]
 COMMAND_LANGUAGES = {"console", "bash", "sh", "shell"}
 # Blocks that show what is printed, or tell Sphinx something.
 NO_EXAMPLES = {"text", "{toctree}", "mermaid"}
@@ -84,8 +84,8 @@ def kind(example: Example) -> str:
 
 
 def words(command: str) -> list[str]:
-    """A command's words without assignments before it, and without what is done with its output."""
-    found = shlex.split(command.replace("; ", " ; "))
+    """A command's words without assignments before it, what is done with its output, and a comment behind it."""
+    found = shlex.split(command.replace("; ", " ; "), comments=True)
     found = found[:next((at for at, word in enumerate(found) if word in _THEN), len(found))]
     while found and re.fullmatch(r"[A-Za-z_]+=.*", found[0]):
         found.pop(0)

@@ -33,7 +33,7 @@ ON_HOSTS = [(example, command) for example in [*FENCED, *in_text()] if example.h
 PLACEHOLDERS = re.compile(r"\b(?:INVENTORY|HOST|NAME|PLAYBOOK|FILE|X)\b|\.\.\.")
 MODULE_TASK = f"{FQCN}."
 # Programs of the managed hosts and of every system, whose options are theirs.
-OTHERS = {"cat", "virsh", "export", "openssl"}
+OTHERS = {"cat", "virsh", "export", "openssl", "git"}
 
 
 def ids(item: Any) -> str:
