@@ -58,8 +58,8 @@ class ActionModule(ActionBase):
 
 def _names(until: Any) -> list[str]:
     names = [] if until is None else until
-    if not isinstance(names, list) or not all(isinstance(name, str) and name[:_LONGEST].isidentifier()
-                                              and len(name) <= _LONGEST for name in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) and len(name) <= _LONGEST and name.isidentifier()
+                                              for name in names):
         raise AnsibleActionFail("host_survey: until must be a list of names of variables.")
     return list(map(str, names))
 

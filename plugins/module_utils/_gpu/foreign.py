@@ -75,16 +75,14 @@ class ForeignFiles:
 def read_foreign_files(host: Host, ours: Iterable[str]) -> ForeignFiles:
     """All files that could matter, without the udev rules of the addresses ``ours``, which this run decides on."""
     own = {rule_path(address) for address in ours}
-    lists = [f"{directory}/{name}" for directory, name in _configured(host, _MODULES_LOAD, ".conf")]
-    dracut = [f"{directory}/{name}" for directory, name in _configured(host, _DRACUT, ".conf")]
+    lists = (*_MODULE_LISTS, *_configured(host, _MODULES_LOAD, ".conf"))
+    dracut = (_DRACUT_CONF, *_configured(host, _DRACUT, ".conf"))
     return ForeignFiles(
-        udev=tuple(line for directory, name in _configured(host, _UDEV, ".rules")
-                   if f"{directory}/{name}" not in own
-                   for line in _lines(host, f"{directory}/{name}", ("driver_override", "vfio", "unbind", "driverctl"))),
-        modprobe=tuple(line for directory, name in _configured(host, _MODPROBE, ".conf")
-                       for line in _lines(host, f"{directory}/{name}")),
-        module_lists=tuple(line for path in (*_MODULE_LISTS, *lists) for line in _lines(host, path)),
-        dracut=tuple(line for path in (_DRACUT_CONF, *dracut) for line in _lines(host, path, ("force_drivers",))),
+        udev=tuple(line for path in _configured(host, _UDEV, ".rules") if path not in own
+                   for line in _lines(host, path, ("driver_override", "vfio", "unbind", "driverctl"))),
+        modprobe=tuple(line for path in _configured(host, _MODPROBE, ".conf") for line in _lines(host, path)),
+        module_lists=tuple(line for path in lists for line in _lines(host, path)),
+        dracut=tuple(line for path in dracut for line in _lines(host, path, ("force_drivers",))),
         driverctl=tuple(line for name in host.listdir(_DRIVERCTL) for line in _lines(host, f"{_DRIVERCTL}/{name}")),
         arguments=tuple((host.read_text(_CMDLINE) or "").split()),
     )
@@ -98,14 +96,14 @@ def contradictions(subjects: Sequence[Subject], files: ForeignFiles) -> list[str
     return list(dict.fromkeys(found))
 
 
-def _configured(host: Host, directories: Sequence[str], suffix: str) -> list[tuple[str, str]]:
-    """(directory, name) of the files that count: of equal names the one of the first directory."""
+def _configured(host: Host, directories: Sequence[str], suffix: str) -> list[str]:
+    """The files that count, by name: of equal names the one of the first directory."""
     found: dict[str, str] = {}
     for directory in directories:
         for name in host.listdir(directory):
             if name.endswith(suffix):
                 found.setdefault(name, directory)
-    return [(directory, name) for name, directory in sorted(found.items())]
+    return [f"{directory}/{name}" for name, directory in sorted(found.items())]
 
 
 def _lines(host: Host, path: str, words: Sequence[str] = ("",)) -> Iterator[Line]:
