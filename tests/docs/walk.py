@@ -102,9 +102,7 @@ def run_through_guide(environment: dict[str, str], restore: str) -> None:
     run(restore, environment)
     with tempfile.TemporaryDirectory(prefix="walk-") as directory:
         operator = {**environment, "ANSIBLE_COLLECTIONS_PATH": directory}
-        inventory = yaml.safe_load(run("tests/lab/lab inventory grace", operator))
-        inventory["all"]["vars"] = yaml.safe_load((ROOT / "tests" / "demo" / "vars.yml").read_text())
-        (ROOT / "inventory.yml").write_text(yaml.safe_dump(inventory))
+        write_inventory(operator, "grace")
         for example in blocks(GUIDE):
             for command in example.commands():
                 # of other hosts than this one, or of a file that the page shows only
@@ -163,11 +161,9 @@ def signing(operator: dict[str, str], directory: str) -> None:
 
 def write_inventory(environment: dict[str, str], *names: str) -> None:
     """inventory.yml with running hosts and the variables of the demo."""
-    hosts = {}
-    for name in names:
-        hosts.update(yaml.safe_load(run(f"{LAB} inventory {name}", environment))["all"]["hosts"])
-    variables = yaml.safe_load((ROOT / "tests" / "demo" / "vars.yml").read_text())
-    (ROOT / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": variables}}))
+    inventory = yaml.safe_load(run(f"tests/lab/lab inventory {' '.join(names)}", environment))
+    inventory["all"]["vars"] = yaml.safe_load((ROOT / "tests" / "demo" / "vars.yml").read_text())
+    (ROOT / "inventory.yml").write_text(yaml.safe_dump(inventory))
 
 
 def main(parts: Sequence[str]) -> int:
