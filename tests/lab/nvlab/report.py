@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .products import Gpu, all_functions
-from .ssh import option_words
+from .ssh import CONNECT_TIMEOUT, option_words
 from .state import Lab
 
 COLUMNS = ("NAME", "STATE", "ARCH", "KERNEL", "PRODUCT", "GPUS", "FAULTS", "SSH", "ACCEL", "BOOT")
@@ -78,6 +78,7 @@ def inventory(labs: Sequence[Lab], key: Path) -> str:
             "ansible_user": "root",
             "ansible_ssh_private_key_file": str(key),
             "ansible_ssh_common_args": " ".join(["-F", "none", *option_words()]),
+            "ansible_timeout": CONNECT_TIMEOUT,
             "ansible_python_interpreter": "/usr/bin/python3",
             "nvgrace_gpus": [_wanted(gpu) for gpu in lab.spec.gpus],
         }

@@ -24,6 +24,8 @@ OPTIONS = {
     "LogLevel": "ERROR",
 }
 LOGIN_TIMEOUT = 120.0  # seconds
+# Until the keys are exchanged, seconds: an emulated sshd beside three hosts that work needs more than Ansible's 10.
+CONNECT_TIMEOUT = 100
 
 
 def banner_timeout(waited: float) -> float:
@@ -56,7 +58,7 @@ class Login:
 
     def argv(self, command: Sequence[str] = (), batch: bool = False) -> list[str]:
         """Return the argv of ssh. One word is a line for the host's shell; several are a command, word for word."""
-        options = option_words() + (["-o", "BatchMode=yes", "-o", "ConnectTimeout=100"] if batch else [])
+        options = option_words() + (["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_TIMEOUT}"] if batch else [])
         return ["ssh", "-F", "none", "-i", str(self.key), "-p", str(self.port), *options, "root@127.0.0.1",
                 *([command[0] if len(command) == 1 else shlex.join(command)] if command else [])]
 

@@ -312,6 +312,7 @@ def test_reports(tmp_path: Path) -> None:
     assert (host["ansible_host"], host["ansible_port"], host["ansible_user"]) == ("127.0.0.1", 2222, "root")
     assert host["ansible_ssh_private_key_file"] == "/cache/a: b#c/id"
     assert "UserKnownHostsFile=/dev/null" in host["ansible_ssh_common_args"]
+    assert host["ansible_timeout"] == 100
     assert report.table([lab]).splitlines()[1].split()[:3] == ["grace", "running", "arm64"]
     processes.end(list(lab.processes.values()))
 

@@ -1,0 +1,72 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What went wrong in the output of a playbook, said once more at its end.
+
+A scenario ends with pages about its clean-up, so that a reader of the last lines sees that it failed and not why.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+FRAME = re.compile(r"^\s*[│|] ?")  # molecule draws one around what ansible-playbook prints
+# A loop's item is "failed", a task is "fatal"
+FAILURE = re.compile(r"^(?:fatal|failed): \[")
+SHOWN = 3  # failures: the last ones, for what is expected to fail comes before
+LINES = 14  # of each
+
+
+def plain(line: str) -> str:
+    """The line as ansible-playbook printed it."""
+    return FRAME.sub("", COLOURS.sub("", line)).rstrip()
+
+
+class Digest:
+    """The last failures among lines that come one by one; those that a playbook ignores do not count."""
+
+    def __init__(self) -> None:
+        self.failures: list[list[str]] = []
+        self._task = ""
+        self._open = False
+
+    def add(self, line: str) -> None:
+        text = plain(line)
+        if text.startswith("TASK ["):
+            self._task = text
+        if FAILURE.match(text):
+            self.failures = [*self.failures[1 - SHOWN:], [*filter(None, [self._task]), text]]
+            self._open = True
+        elif text == "...ignoring" and self.failures:
+            self.failures.pop()
+            self._open = False
+        elif self._open and text.startswith(" "):
+            self.failures[-1].append(text)
+        elif self._open:
+            self._open = False
+
+    def lines(self) -> list[str]:
+        found = []
+        for failure in self.failures:
+            left = len(failure) - LINES
+            found += failure if left <= 0 else [*failure[:LINES], f"    (and {left} lines more)"]
+        return found
+
+
+def run(argv: list[str], root: Path) -> tuple[int, list[str]]:
+    """A command with its output on the terminal as it comes; returns its status and what failed in it."""
+    digest = Digest()
+    environment = {**os.environ, "COLUMNS": str(shutil.get_terminal_size().columns)}  # molecule asks its own output
+    with subprocess.Popen(argv, cwd=root, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            sys.stdout.buffer.write(line)
+            sys.stdout.flush()
+            digest.add(line.decode(errors="replace"))
+    return process.returncode, digest.lines()
