@@ -138,6 +138,15 @@ options:
       - Limit of locked memory, as V(unlimited), V(64G) or in bytes, for root, the group C(kvm) and libvirt's daemon.
       - libvirt raises the limit of its VMs itself; this is for VMs that are started by hand and for hardened units.
     type: str
+  hold_kernel:
+    description:
+      - Keeps apt from bringing a newer kernel, by pinning the packages that have a flavour and no version in their
+        names (C(linux-image-arm64), C(linux-nvidia-64k)) in C(/etc/apt/preferences.d/71-nvgrace-passthrough).
+      - Packages of one kernel can still be installed, the headers of the running one among them, and security updates
+        of other packages go on. A kernel that is already installed and not booted yet is not removed.
+      - A host without apt refuses V(true).
+    type: bool
+    default: false
   update_initramfs:
     description:
       - With V(auto) the initramfs images of all kernels are made again when the blacklist or the module options have

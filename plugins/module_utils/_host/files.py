@@ -14,8 +14,17 @@ MODPROBE_CONF = "/etc/modprobe.d/nvgrace-passthrough.conf"
 MODULES_LOAD_CONF = "/etc/modules-load.d/nvgrace-passthrough-host.conf"
 TMPFILES_CONF = "/etc/tmpfiles.d/nvgrace-passthrough-hugepages.conf"
 LIMITS_CONF = "/etc/security/limits.d/71-nvgrace-passthrough.conf"
+# apt reads names of letters, digits, hyphens and underscores, and warns of others (apt_preferences(5)).
+PREFERENCES = "/etc/apt/preferences.d/71-nvgrace-passthrough"
 # The daemon that starts QEMU: of the one-daemon and of the modular libvirt.
 LIBVIRT_UNITS = ("libvirtd.service", "virtqemud.service")
+
+# The packages through which Debian and Ubuntu bring a newer kernel: they have no version in their names, but a flavour
+# and maybe a series. A POSIX extended regular expression. Packages of one kernel (linux-headers-6.12.1-1-arm64) stay
+# free, because a module is built with them; so do linux-base, linux-firmware, linux-libc-dev.
+NEWEST_KERNELS = (r"^linux-((image|headers|base|modules|modules-extra)-)?((cloud|rt)-)?"
+                  r"(amd64|arm64|generic|nvidia|virtual|lowlatency|oem|server|aws|azure|gcp|oracle)"
+                  r"(-16k|-64k|-lowlatency)?(-[0-9]+[.0-9]*[a-z]?)?(-hwe-[0-9.]+)?(-edge)?$")
 
 _HEADER = "# Written by nvgrace.passthrough.host_config; changes by hand are overwritten.\n"
 
@@ -64,6 +73,13 @@ def unit_conf(settings: HostSettings) -> Optional[bytes]:
         return None
     value = "infinity" if settings.memlock == UNLIMITED else settings.memlock
     return _lines(["[Service]", f"LimitMEMLOCK={value}"])
+
+
+def preferences(settings: HostSettings) -> Optional[bytes]:
+    """No version of those packages can be installed; one that is installed stays as it is (apt_preferences(5))."""
+    if not settings.hold_kernel:
+        return None
+    return _lines([f"Package: /{NEWEST_KERNELS}/", "Pin: version *", "Pin-Priority: -1"])
 
 
 def _lines(lines: list[str]) -> Optional[bytes]:

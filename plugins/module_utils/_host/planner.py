@@ -39,6 +39,9 @@ _UNTESTED_INITRAMFS = {"dracut": "initramfs images by dracut"}
 def plan_host(settings: HostSettings, state: HostState) -> Plan:
     """The plan. Raises PassthroughError where the wish cannot be carried out on this host; nothing is changed then."""
     require_loader(settings, state)
+    if settings.hold_kernel and not state.has_apt:
+        raise PassthroughError("hold_kernel is carried out by apt, which this host does not have: leave it out and "
+                               "hold the kernel with the host's own package manager, for example by dnf versionlock.")
     wanted = _wanted_files(settings, state)
     steps = [
         *_file_steps(wanted, state),
@@ -96,6 +99,7 @@ def _wanted_files(settings: HostSettings, state: HostState) -> dict[str, Optiona
         files.MODULES_LOAD_CONF: files.modules_load_conf(settings),
         files.TMPFILES_CONF: files.tmpfiles_conf(settings),
         files.LIMITS_CONF: files.limits_conf(settings),
+        files.PREFERENCES: files.preferences(settings),
     })
     wanted.update({files.memlock_dropin(unit): files.unit_conf(settings) for unit in state.libvirt_units})
     return wanted

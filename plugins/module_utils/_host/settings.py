@@ -49,7 +49,7 @@ class HostSettings:
 
     ``kernel_settings`` are pairs of a name in arguments.CHOICES and a value, which become kernel arguments when the
     processor is known. ``memlock`` is bytes as digits, or "unlimited"; ``update_initramfs`` False leaves initramfs
-    images alone.
+    images alone; ``hold_kernel`` keeps apt from bringing a newer kernel.
     """
 
     kernel_arguments: tuple[str, ...] = ()
@@ -60,6 +60,7 @@ class HostSettings:
     hugepages: Optional[HugepageWish] = None
     memlock: Optional[str] = None
     update_initramfs: bool = True
+    hold_kernel: bool = False
 
 
 def parse_settings(params: Mapping[str, Any]) -> HostSettings:
@@ -76,6 +77,7 @@ def parse_settings(params: Mapping[str, Any]) -> HostSettings:
         hugepages=_hugepages(params.get("hugepages")),
         memlock=_memlock(params.get("memlock")),
         update_initramfs=params.get("update_initramfs", "auto") == "auto",
+        hold_kernel=bool(params.get("hold_kernel")),
     )
 
 

@@ -43,6 +43,7 @@ HOST_CONFIG = Stage(
             "options": {"size": {"type": "str", "required": True}, "count": {"type": "int", "required": True}},
         },
         "memlock": {"type": "str"},
+        "hold_kernel": {"type": "bool", "default": False},
         "update_initramfs": {"type": "str", "choices": ["auto", "never"], "default": "auto"},
     },
     work=_configure,

@@ -112,6 +112,7 @@ class HostState:
     libvirt_units: tuple[str, ...]
     running_memlock: Mapping[str, int]
     initramfs: Optional[str]
+    has_apt: bool
     record: Record
 
 
@@ -141,13 +142,14 @@ def read_state(host: Host, arguments: bool = False) -> HostState:
         libvirt_units=units,
         running_memlock=_running_memlock(host, units),
         initramfs=_initramfs_program(host),
+        has_apt=host.exists("/etc/apt") and host.which("apt-get") is not None,
         record=record,
     )
 
 
 def _paths(host: Host, units: tuple[str, ...], originals: Mapping[str, FileState], by_grubby: bool) -> list[str]:
-    fixed = [files.MODPROBE_CONF, files.MODULES_LOAD_CONF, files.TMPFILES_CONF, files.LIMITS_CONF, GRUB_DROPIN,
-             KERNEL_INSTALL_CMDLINE]
+    fixed = [files.MODPROBE_CONF, files.MODULES_LOAD_CONF, files.TMPFILES_CONF, files.LIMITS_CONF, files.PREFERENCES,
+             GRUB_DROPIN, KERNEL_INSTALL_CMDLINE]
     if by_grubby:
         fixed += [DEFAULT_GRUB, *(f"{ENTRIES_DIR}/{name}" for name in host.listdir(ENTRIES_DIR)
                                   if name.endswith(".conf"))]

@@ -116,6 +116,7 @@ def facts(grace: Tree) -> Any:
 def state() -> HostState:
     """A bare GRUB host as host_config sees it: nothing set, nothing of ours."""
     paths = ("/etc/default/grub.d/71-nvgrace-passthrough.cfg", "/etc/kernel/cmdline",
+             "/etc/apt/preferences.d/71-nvgrace-passthrough",
              "/etc/modprobe.d/nvgrace-passthrough.conf", "/etc/modules-load.d/nvgrace-passthrough-host.conf",
              "/etc/security/limits.d/71-nvgrace-passthrough.conf",
              "/etc/systemd/system/libvirtd.service.d/71-nvgrace-passthrough.conf",
@@ -128,4 +129,5 @@ def state() -> HostState:
         kernels=((RELEASE, f"/boot/vmlinuz-{RELEASE}"),), boot_entries=(),
         files={path: FileState(None) for path in paths}, originals={},
         modules=ModuleIndex(nothing, nothing, nothing, nothing), hugepages={2 << 20: 0, 1 << 30: 2},
-        libvirt_units=("libvirtd.service",), running_memlock={}, initramfs="update-initramfs", record=Record({}))
+        libvirt_units=("libvirtd.service",), running_memlock={}, initramfs="update-initramfs",
+        has_apt=True, record=Record({}))

@@ -68,9 +68,22 @@ def _with_file(state, path, content, ours=True):
      ["write /etc/security/limits.d/71-nvgrace-passthrough.conf",
       "write /etc/systemd/system/libvirtd.service.d/71-nvgrace-passthrough.conf",
       "run systemctl daemon-reload (limits of libvirt's units)"]),
+    (HostSettings(hold_kernel=True), ["write /etc/apt/preferences.d/71-nvgrace-passthrough"]),
 ])
 def test_from_a_bare_host(state, settings, actions):
     assert _actions(settings, state) == actions
+
+
+def test_a_held_kernel_is_let_go(state):
+    held = _with_file(state, files.PREFERENCES, files.preferences(HostSettings(hold_kernel=True)))
+    assert _actions(HostSettings(hold_kernel=True), held) == []
+    assert _actions(HostSettings(), held) == [f"restore {files.PREFERENCES}"]
+
+
+def test_a_kernel_is_held_by_apt_only(state):
+    with pytest.raises(PassthroughError, match="hold_kernel is carried out by apt, which this host does not have"):
+        _actions(HostSettings(hold_kernel=True), replace(state, has_apt=False))
+    assert _actions(HostSettings(), replace(state, has_apt=False)) == []
 
 
 def test_without_initramfs_tools_no_image_is_made(state):

@@ -28,6 +28,7 @@ def test_everything():
         "hugepages": {"size": "512M", "count": 64},
         "memlock": "64G",
         "update_initramfs": "never",
+        "hold_kernel": True,
     }) == HostSettings(
         kernel_arguments=("iommu.passthrough=0", "quiet", "isolcpus=managed_irq,domain,1-3"),
         modprobe_blacklist=("nova_core",),
@@ -36,6 +37,7 @@ def test_everything():
         hugepages=HugepageWish(512 << 20, 64),
         memlock=str(64 << 30),
         update_initramfs=False,
+        hold_kernel=True,
     )
 
 

@@ -36,6 +36,14 @@ def test_state_of_a_grace_host(grace):
     assert (state.libvirt_units, state.running_memlock) == (("libvirtd.service",), {"libvirtd.service": 4096})
     assert (state.initramfs, state.hugepages, state.record) == ("update-initramfs", {2 << 20: 0}, Record({}))
     assert (state.processor, state.has_iommu, state.boot_entries) == ("arm", True, ())
+    assert not state.has_apt
+
+
+def test_apt_is_its_program_and_its_directory(grace):
+    grace.program("apt-get")
+    assert not read_state(grace.host).has_apt
+    grace.write("/etc/apt/sources.list")
+    assert read_state(grace.host).has_apt
 
 
 @pytest.mark.parametrize(("programs", "image", "expected"), [
