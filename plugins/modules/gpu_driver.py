@@ -168,7 +168,9 @@ actions:
   type: list
   elements: str
 remains:
-  description: What could not be put back after a failure, as sentences.
+  description:
+    - What could not be put back after a failure, as sentences. A module that was loaded stays loaded; RV(actions) and the
+      message name it.
   returned: failure while binding
   type: list
   elements: str

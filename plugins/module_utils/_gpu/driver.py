@@ -57,13 +57,21 @@ def bind_gpus(host: Host, options: DriverOptions) -> dict[str, Any]:
     """Binds the selected GPUs and the consented functions of their groups; the module's result, with ``warnings``.
 
     A second pass follows a first bind that made unknown groups known, because their consented members are bound too.
-    Where that one fails, the first is undone as well.
+    Where that one fails, the first is undone as well. A module that was loaded stays loaded, and the error says so.
     """
-    done = _bind_once(host, options)
+    loaded: list[RunCommand] = []
+    try:
+        return _bind(host, options, loaded)
+    except PassthroughError as error:
+        raise (_with_loaded(error, loaded) if loaded else error) from error
+
+
+def _bind(host: Host, options: DriverOptions, loaded: list[RunCommand]) -> dict[str, Any]:
+    done = _bind_once(host, options, loaded)
     plan = done.plan
     if done.group_was_unknown and not options.check_mode:
         try:
-            later = _bind_once(host, options)
+            later = _bind_once(host, options, loaded)
         except PassthroughError as error:
             raise _undone(host, error, done.items, done.shared) from error
         plan = Plan(plan.before, later.plan.after, plan.steps + later.plan.steps)
@@ -71,7 +79,16 @@ def bind_gpus(host: Host, options: DriverOptions) -> dict[str, Any]:
     return {**driver_result(plan), "warnings": _warnings(host, done.items)}
 
 
-def _bind_once(host: Host, options: DriverOptions) -> _Pass:
+def _with_loaded(error: PassthroughError, loaded: Sequence[RunCommand]) -> PassthroughError:
+    """The error again, with the modules that were loaded before it: nothing is won by taking them out."""
+    names = ", ".join(step.argv[-1] for step in loaded)
+    actions = [*(step.describe() for step in loaded), *error.details.get("actions", [])]
+    return PassthroughError(f"{error.message} Loaded for this, and still loaded: {names}.",
+                            **{**error.details, "actions": actions, "changed": True})
+
+
+def _bind_once(host: Host, options: DriverOptions, loaded: list[RunCommand]) -> _Pass:
+    """One pass; ``loaded`` gets each module that it loads, whatever comes after."""
     require_isolating_vfio(host)
     group = None if options.device_group is None else nodes.find_group(host, options.device_group)
     identities = sysfs.list_identities(host)
@@ -87,9 +104,9 @@ def _bind_once(host: Host, options: DriverOptions) -> _Pass:
         sysfs.require_answer(host, function.address)
     require_free(host, moving, options)
     load = _load_steps(host, {variants[function.address].module for function in moving})
-    loaded = _load(host, load, chooser, variants, options)
+    found = _load(host, load, chooser, variants, options, loaded)
     require_isolating_vfio(host)  # once more: VFIO itself may have come with the driver
-    items = tuple(_bind_item(host, function, gpus, loaded[function.address], group, options)
+    items = tuple(_bind_item(host, function, gpus, found[function.address], group, options)
                   for function, gpus in functions)
     shared = files.read_shared(host, {item.function.address for item in items})
     plan = plan_bind(items, shared, allowed)
@@ -146,8 +163,9 @@ def _load_steps(host: Host, modules: Iterable[str]) -> list[RunCommand]:
 
 
 def _load(host: Host, load: Sequence[RunCommand], chooser: VariantChooser, variants: Mapping[str, Variant],
-          options: DriverOptions) -> dict[str, Variant]:
-    """Loads the modules and looks their drivers up, whose names sysfs alone knows; predicts them in check mode."""
+          options: DriverOptions, loaded: list[RunCommand]) -> dict[str, Variant]:
+    """Loads the modules, notes them in ``loaded``, and looks their drivers up, whose names sysfs alone knows; predicts
+    them in check mode."""
     planned = {item.module for item in options.planned}
     for step in load:
         argv = step.argv if not options.check_mode else ("modprobe", "--dry-run", step.argv[-1])
@@ -158,6 +176,8 @@ def _load(host: Host, load: Sequence[RunCommand], chooser: VariantChooser, varia
         except PassthroughError as error:
             raise PassthroughError(f"The module {step.argv[-1]} cannot be loaded: {error.message} Install it "
                                    "(dkms_module), or name another driver.") from error
+        if not options.check_mode:
+            loaded.append(step)
     found = {}
     for address, variant in variants.items():
         driver = chooser.driver_name(variant.module)
