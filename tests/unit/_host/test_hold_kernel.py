@@ -21,7 +21,8 @@ NEWEST = ["linux-image-arm64", "linux-headers-arm64", "linux-image-arm64-16k", "
           "linux-modules-extra-gcp", "linux-modules-arm64", "linux-base-arm64"]
 FREE = ["linux-image-6.12.48+deb13-arm64", "linux-headers-6.12.48+deb13-arm64", "linux-headers-6.12.48+deb13-common",
         "linux-modules-7.3.4+deb13-arm64", "linux-base-7.3.4+deb13-arm64",
-        "linux-image-unsigned-6.8.0-1009-nvidia", "linux-nvidia-headers-6.8.0-1009", "linux-nvidia-6.11-headers-6.11.0-1",
+        "linux-image-unsigned-6.8.0-1009-nvidia", "linux-nvidia-headers-6.8.0-1009",
+        "linux-nvidia-6.11-headers-6.11.0-1",
         "linux-base", "linux-firmware", "linux-libc-dev", "linux-perf", "linux-kbuild-6.12", "linux-source",
         "linux-doc", "libvirt-daemon"]
 
