@@ -169,8 +169,8 @@ actions:
   elements: str
 remains:
   description:
-    - What could not be put back after a failure, as sentences. A module that was loaded stays loaded; RV(actions) and the
-      message name it.
+    - What could not be put back after a failure, as sentences. A module that was loaded stays loaded; RV(actions) and
+      the message name it.
   returned: failure while binding
   type: list
   elements: str
