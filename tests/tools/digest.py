@@ -65,8 +65,12 @@ def run(argv: list[str], root: Path) -> tuple[int, list[str]]:
     with subprocess.Popen(argv, cwd=root, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            sys.stdout.buffer.write(line)
-            sys.stdout.flush()
-            digest.add(line.decode(errors="replace"))
+        try:
+            for line in process.stdout:
+                sys.stdout.buffer.write(line)
+                sys.stdout.flush()
+                digest.add(line.decode(errors="replace"))
+        except BaseException:  # the end of this run ends the command, as it does with subprocess.run
+            process.kill()
+            raise
     return process.returncode, digest.lines()

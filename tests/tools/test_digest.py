@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,11 @@ def test_a_command_is_shown_as_it_runs_and_its_status_returned(tmp_path: Path,
     status, failures = digest.run(["sh", "-c", "echo 'fatal: [h]: FAILED! =>'; echo '  msg: no' >&2; exit 4"], tmp_path)
     assert (status, failures) == (4, ["fatal: [h]: FAILED! =>", "  msg: no"])
     assert capfd.readouterr().out == "fatal: [h]: FAILED! =>\n  msg: no\n"
+
+
+def test_the_end_of_a_run_ends_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest.Digest, "add", lambda *_: sys.exit(143))
+    started = time.monotonic()
+    with pytest.raises(SystemExit):
+        digest.run(["sh", "-c", "echo; exec sleep 60"], tmp_path)
+    assert time.monotonic() - started < 30
