@@ -63,7 +63,9 @@ def bind_gpus(host: Host, options: DriverOptions) -> dict[str, Any]:
     try:
         return _bind(host, options, loaded)
     except PassthroughError as error:
-        raise (_with_loaded(error, loaded) if loaded else error) from error
+        if not loaded:
+            raise
+        raise _with_loaded(error, loaded) from error
 
 
 def _bind(host: Host, options: DriverOptions, loaded: list[RunCommand]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT / "tests" / "docs
 from hosts import Fleet, fleet, on_host  # noqa: E402
 from measure import Run, measure  # noqa: E402
 
+# and where tests/docs has the examples
 from examples import Example, fenced, kind, of_modules  # noqa: E402
 
 # The order in which a play uses them; what an example leaves is what the next one finds.
@@ -68,6 +69,7 @@ def tolerant(examples: list[dict[str, Any]], result: Path) -> list[dict[str, Any
     for number, example in enumerate(examples):
         name = example.get("register", f"example_{number}")
         registered.append(name)
+        # The answers are looked at together: REFUSED has those that must be failures, and no other may be
         steps.append({**example, "register": name, "ignore_errors": True})
         steps += [{"name": f"Call it {other}", "ansible.builtin.set_fact": {other: f"{{{{ {name} }}}}"}}
                   for other in NAMES.get(example["name"], ())]
