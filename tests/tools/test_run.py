@@ -38,19 +38,44 @@ class _Provider:
         self.waited.append(stage)
 
 
-@pytest.mark.parametrize(("name", "elapsed", "minutes", "skipped"), [
-    ("fleet", 45 * 60, 80, False),
-    ("fleet", 60 * 60, 80, False),
-    ("fleet", 61 * 60, 80, True),
-    ("fleet", 61 * 60, None, False),
-    ("guest", 200 * 60, 80, False),
+@pytest.mark.parametrize(("name", "elapsed", "others", "minutes", "skipped"), [
+    ("fleet", 45 * 60, 40 * 60, 80, False),
+    ("fleet", 62 * 60, 40 * 60, 80, False),
+    ("fleet", 63 * 60, 40 * 60, 80, True),
+    ("fleet", 63 * 60, 20 * 60, 80, False),
+    ("fleet", 200 * 60, 40 * 60, None, False),
+    ("refusals", 69 * 60, 69 * 60, 75, True),
+    ("guest", 55 * 60, 50 * 60, 75, False),
+    ("behaviour", 200 * 60, 200 * 60, 80, False),
 ])
-def test_only_a_spare_stage_that_does_not_fit_is_left_out(program: ModuleType, name: str, elapsed: float,
+def test_only_a_spare_stage_that_does_not_fit_is_left_out(program: ModuleType, name: str, elapsed: float, others: float,
                                                           minutes: float | None, skipped: bool) -> None:
-    why = program.left_out(name, elapsed, minutes)
-    assert (why is not None) is skipped
-    if skipped:
-        assert why == "fleet is skipped: it would take about 20 minutes, and 61 of 80 are over; tests/run fleet runs it"
+    assert (program.left_out(name, elapsed, others, minutes) is not None) is skipped
+
+
+def test_who_leaves_a_stage_out_says_why_and_what_runs_it(program: ModuleType) -> None:
+    assert program.left_out("fleet", 63 * 60, 40 * 60, 80) == (
+        "fleet is skipped: it would take about 18 minutes, and 63 of 80 are over; tests/run fleet runs it")
+
+
+def test_the_length_of_a_spare_stage_goes_by_the_stages_that_are_none(
+        program: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(program.time, "monotonic", lambda: clock[0])
+
+    def takes(minutes: float) -> Any:
+        def stage() -> Any:
+            clock[0] += minutes * 60
+            return program.Tally(passed=1)
+        return stage
+
+    # Without "refusals", a fleet of 0.45 x 50 would end after 72.5; with it, after 87.5: it is 15 longer, and no more
+    monkeypatch.setattr(program, "STAGES", {"lint": takes(50), "refusals": takes(15), "fleet": takes(0)})
+    assert program.stages(["lint", "fleet"], _Provider(), 75).skipped == 0
+    clock[0] = 0.0
+    assert program.stages(["lint", "refusals", "fleet"], _Provider(), 88).skipped == 0
+    clock[0] = 0.0
+    assert program.stages(["lint", "refusals", "fleet"], _Provider(), 87).skipped == 1
 
 
 def _stages(program: ModuleType, monkeypatch: pytest.MonkeyPatch, **tallies: Any) -> None:
