@@ -21,7 +21,7 @@ COUNT = "/root/killer/count"
 BIND: dict[str, Any] = {"gpus": [{"address": GPU}, {"address": SECOND_GPU}], "driver": "vfio-pci"}
 RELEASE: dict[str, Any] = {"state": "released"}
 CONFIGURE: dict[str, Any] = {"modprobe_blacklist": ["nouveau"], "modules_load": ["loop"], "memlock": "unlimited",
-                             "hugepages": {"size": "2M", "count": 4}, "update_initramfs": "never"}
+                             "hugepages": {"size": "2M", "count": 4}, "hold_kernel": True, "update_initramfs": "never"}
 UNCONFIGURE: dict[str, Any] = {"state": "absent", "update_initramfs": "never"}
 # What the modules write, their own notes among it; the manifest has all functions' drivers in any case.
 STATE = ("/etc", "/var/lib/nvgrace-passthrough", "/run/udev/rules.d")
