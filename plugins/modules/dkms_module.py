@@ -60,7 +60,14 @@ options:
       - They do not restrict the driver that is built. A GPU with an unlisted id can be bound too.
     type: list
     elements: str
-    default: []
+  only_if_required:
+    description:
+      - Where O(required_ids) is given and empty, because no GPU of the host needs the driver, build and install
+        nothing, and leave what is there. Cards without coherent memory are given to VMs with C(vfio-pci).
+      - Without O(required_ids) it is not known what the GPUs need, and with O(state=exported) the modules are for other
+        hosts; this has no effect then.
+    type: bool
+    default: false
   force:
     description: Make all builds anew, always a change. It has no effect with O(prebuilt).
     type: bool
@@ -133,6 +140,11 @@ EXAMPLES = r"""
 - name: Build for the running kernel unless it ships a driver that knows the GPU
   nvgrace.passthrough.dkms_module:
     required_ids: ["10de:2342"]
+
+- name: Build nothing on a host whose GPUs, as gpu_info has found, have no coherent memory
+  nvgrace.passthrough.dkms_module:
+    required_ids: []
+    only_if_required: true
 
 - name: Build for all installed kernels, also where the kernel has a driver of its own
   nvgrace.passthrough.dkms_module:

@@ -33,9 +33,9 @@ SEVERITY: dict[str, tuple[str, ...]] = {
     "kvm-cacheable-memory": (FAIL, FAIL, FAIL, SKIP, FAIL),
     "numa-node-limit": (FAIL, FAIL, FAIL, WARN, FAIL),
     "gpu-numa-nodes": (WARN, WARN, WARN, SKIP, WARN),
-    "kernel-headers": (WARN, WARN, WARN, WARN, WARN),
-    "dkms-present": (WARN, WARN, WARN, WARN, WARN),
-    "compiler-present": (WARN, WARN, WARN, WARN, WARN),
+    "kernel-headers": (WARN, WARN, WARN, SKIP, WARN),
+    "dkms-present": (WARN, WARN, WARN, SKIP, WARN),
+    "compiler-present": (WARN, WARN, WARN, SKIP, WARN),
     "secure-boot": (WARN, WARN, WARN, WARN, WARN),
     # No more than a warning: dkms_module signs the module, and fails itself where the kernel refuses it.
     "module-signature": (WARN, WARN, WARN, WARN, WARN),

@@ -103,6 +103,13 @@ def plan_absent(facts: HostFacts, request: Request, steps: DkmsSteps) -> Decisio
         states, missing=missing_to_leave(facts), busy=busy)
 
 
+def plan_nothing(facts: HostFacts, request: Request) -> Decision:
+    """No GPU of the host needs the driver: no kernel gets it, and what there is stays."""
+    states = {release: state_of(facts, release, request) for release in request.targets}
+    same = side(facts, states, facts.source_sha256, record_certificate(facts))
+    return Decision(Plan(same, same, ()), states)
+
+
 def suits_in_tree(kernel: KernelFacts, request: Request) -> bool:
     """Whether the kernel's own driver is preferred and has every id that is required."""
     if not request.prefer_in_tree or kernel.in_tree is None:

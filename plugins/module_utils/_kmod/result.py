@@ -23,7 +23,8 @@ def describe(facts: HostFacts, request: Request, decision: Decision, planned: bo
         found = effective_info(facts.kernel(leader["kernel"]), leader["state"]).aliases
         if planned and leader["state"] == "installed":
             found = tuple(aliases)
-        provides = [{"module": request.package.module, "driver": request.package.module, "aliases": list(found)}]
+        if found:
+            provides = [{"module": request.package.module, "driver": request.package.module, "aliases": list(found)}]
     return {"name": request.package.name, "version": request.package.version or None, "kernels": kernels,
             "provides": provides,
             "other_versions": [known.version for known in facts.versions

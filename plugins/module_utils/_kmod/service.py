@@ -18,7 +18,7 @@ from .._host.keyring import read_enforcement, read_keyring
 from .enrolment import describe_signing, signature_warning
 from .facts import HostFacts, Package, Request, check_name
 from .kernels import distribution_names, installed_kernels, resolve_kernels
-from .planner import Decision, plan_absent, plan_present, state_of
+from .planner import Decision, plan_absent, plan_nothing, plan_present, state_of
 from .reader import STATE_NAME, read_facts
 from .result import describe, effective_info
 from .signing import SETTINGS, Signing, check_pair, signed_by
@@ -47,16 +47,24 @@ def ensure(params: Mapping[str, Any], check_mode: bool, host: Host) -> dict[str,
         raise PassthroughError(f"{params['certificate_sha256'][:80]!r} in 'certificate_sha256' is not a SHA-256: 64 "
                                "digits of lower-case hexadecimal are needed.")
     if params["prebuilt"]:
+        request = _request(params, Package(check_name(params["name"], "package name"), ""), host)
+        if not request.needed:
+            return _left_alone(params, request, host)
         # Here and below: what most runs do not need is not loaded for them.
         from .handout import hand_out
-        return hand_out(params, _request(params, Package(check_name(params["name"], "package name"), ""), host),
-                        check_mode, host)
+        return hand_out(params, request, check_mode, host)
     return _build(params, check_mode, host)
 
 
 def _request(params: Mapping[str, Any], package: Package, host: Host) -> Request:
     return Request(package, resolve_kernels(host, params["kernels"]), params["prefer_in_tree"] and not _export(params),
-                   _required_ids(params["required_ids"]), params["force"], params["build_timeout"], _export(params))
+                   _required_ids(params["required_ids"] or []), params["force"], params["build_timeout"],
+                   _export(params), _needed(params))
+
+
+def _needed(params: Mapping[str, Any]) -> bool:
+    """Whether the host is to have the driver: not where it is known that none of its GPUs needs it."""
+    return bool(not params["only_if_required"] or params["required_ids"] != [] or _export(params))
 
 
 def _export(params: Mapping[str, Any]) -> bool:
@@ -67,6 +75,8 @@ def _build(params: Mapping[str, Any], check_mode: bool, host: Host) -> dict[str,
     tree = _shipped_source(params)
     package = _package_of(tree, params)
     request = _request(params, package, host)
+    if not request.needed:
+        return _left_alone(params, request, host)
     steps = DkmsSteps(package, request.build_timeout)
     facts = read_facts(host, package, request.targets)
     signing = _signing(params, facts, host)
@@ -92,6 +102,16 @@ def _build(params: Mapping[str, Any], check_mode: bool, host: Host) -> dict[str,
         from .export import exports
         result.update(exports(host, facts, request, tree, signing, params["_have"] or {}, planned))
     return result
+
+
+def _left_alone(params: Mapping[str, Any], request: Request, host: Host) -> dict[str, Any]:
+    """The result where no GPU of the host needs the driver."""
+    facts = read_facts(host, request.package, request.targets)
+    decision = plan_nothing(facts, request)
+    signing = describe_signing(read_enforcement(host), read_keyring(host), None, None, True, False)
+    return {**plan_result(decision.plan, []), **describe(facts, request, decision, False, {}, ()),
+            "source_sha256": params["_source_sha256"], "signing": {**signing, "key_pair": None},
+            "missing_packages": [], "warnings": [], "kept": []}
 
 
 def _absent(params: Mapping[str, Any], check_mode: bool, host: Host) -> dict[str, Any]:

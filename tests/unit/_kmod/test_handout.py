@@ -265,6 +265,16 @@ def test_after_a_kernel_upgrade_the_new_kernel_is_named(controller: Controller) 
     assert warning.startswith(f"{OTHER}: installed here and without the module")
 
 
+def test_a_host_that_needs_no_module_is_handed_none(controller: Controller) -> None:
+    """Neither where there is one for its kernel, nor where there is none, which is no failure there."""
+    for _round in range(2):
+        result = controller.hand_out(required_ids=[], only_if_required=True)
+        assert (result["changed"], [kernel["state"] for kernel in result["kernels"]]) == (False, ["absent"])
+        assert (result["provides"], result["signing"]["key_pair"], controller.target.calls) == ([], None, [])
+        controller.export(required_ids=[], only_if_required=True)
+        assert controller.manifests
+
+
 def test_a_kernels_own_driver_is_preferred(controller: Controller) -> None:
     controller.export()
     controller.hand_out()

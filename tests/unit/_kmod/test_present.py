@@ -385,6 +385,34 @@ def test_the_kernels_own_driver_is_passed_over(host: FakeHost, overrides: dict[s
     assert not present(host, **overrides)["changed"]
 
 
+UNNEEDED: dict[str, Any] = {"required_ids": [], "only_if_required": True}
+
+
+def test_a_host_without_gpus_that_need_it_gets_nothing(host: FakeHost) -> None:
+    host.programs -= {"dkms", "make", "gcc"}
+    result = present(host, **UNNEEDED)
+    assert not result["changed"] and result["actions"] == [] and result["missing_packages"] == []
+    assert [kernel["state"] for kernel in result["kernels"]] == ["absent"]
+    assert (result["signing"]["key_pair"], result["signing"]["enrolment_steps"]) == (None, [])
+    assert result["provides"] == []
+    assert host.dkms_calls() == [] and not host.exists("/var/lib/nvgrace-passthrough")
+
+
+def test_a_module_that_no_gpu_needs_any_more_stays(host: FakeHost) -> None:
+    present(host)
+    result = present(host, tree=source(code="two"), **UNNEEDED)
+    assert not result["changed"]
+    assert (result["kernels"][0]["state"], result["kernels"][0]["path"]) == ("installed", INSTALLED)
+    assert result["provides"][0]["aliases"] == [ALIAS]
+
+
+@pytest.mark.parametrize("overrides", [
+    {"required_ids": None, "only_if_required": True}, {"required_ids": [], "only_if_required": False},
+    {"required_ids": ["10de:2342"], "only_if_required": True}], ids=["not known", "all the same", "one needs it"])
+def test_it_is_built_where_a_gpu_may_need_it(host: FakeHost, overrides: dict[str, Any]) -> None:
+    assert present(host, **overrides)["kernels"][0]["state"] == "installed"
+
+
 def test_a_built_in_driver_counts(host: FakeHost) -> None:
     host.make(f"/lib/modules/{RUNNING}/modules.builtin", f"kernel/drivers/vfio/pci/nvgrace-gpu/{NAME}.ko\n")
     host.make(f"/lib/modules/{RUNNING}/modules.builtin.modinfo", f"nvgrace_gpu_vfio_pci.alias={ALIAS}\0other.alias=x\0")

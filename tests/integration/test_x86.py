@@ -1,0 +1,74 @@
+# Copyright: Contributors to the nvgrace.passthrough project
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""site.yml on an x86 host with two cards: no kernel module, no compiler, both cards verified and in one domain; the
+next run changes nothing, and restore.yml leaves the host as it was."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulated import ENVIRONMENT, LAB, ROOT, EmulatedHost, start
+
+NAME = "cards"
+MIB = 1 << 20
+CARDS = ["0000:00:10.0", "0000:00:11.0"]
+VM: dict[str, Any] = {"name": "tenant", "vcpus": 1, "memory": "256MiB", "gpus": 2}
+# Of the lab's card.
+REGIONS = {0: 16 * MIB, 2: 512 * MIB, 4: 32 * MIB}
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedHost]:
+    yield start(NAME, tmp_path_factory.mktemp("lab"), "--arch", "amd64", "--product", "h100-pcie", "--gpus", "2")
+    subprocess.run([LAB, "stop", NAME], check=True)
+
+
+def play(host: EmulatedHost, playbook: str, directory: Path) -> dict[str, Any]:
+    """Runs a playbook of the collection, and returns the report that is there then."""
+    variables = {"nvgrace_gpus": [{"address": address} for address in CARDS], "nvgrace_vms": [VM],
+                 "gpu_host_update_initramfs": "never", "gpu_report_dir": str(directory), "gpu_report_show": False,
+                 "gpu_preflight_accept": ["kvm-present"]}
+    subprocess.run([str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(host.inventory), playbook,
+                    "-e", json.dumps(variables)], cwd=ROOT, env=ENVIRONMENT, check=True)
+    loaded: dict[str, Any] = json.loads((directory / f"{NAME}.json").read_text())
+    return loaded
+
+
+def drivers(host: EmulatedHost) -> list[str]:
+    return host.script("".join(f"basename $(readlink /sys/bus/pci/devices/{address}/driver || echo none)\n"
+                               for address in CARDS)).split()
+
+
+def test_from_nothing_to_a_domain_and_back(host: EmulatedHost, tmp_path: Path) -> None:
+    before = host.manifest()
+    packages = host.run("dpkg-query", "--show")
+
+    report = play(host, "site.yml", tmp_path)
+    assert report["outcome"] == "verified", report["failure"]
+    assert drivers(host) == ["vfio-pci", "vfio-pci"]
+    assert report["stages"]["gpu_kmod"]["changed"] is False
+    assert host.run("dpkg-query", "--show") == packages
+    assert "nvgrace" not in host.run("sh", "-c", "ls /usr/src /var/lib/dkms; lsmod")
+    checks = {check["id"]: check["status"] for check in report["checks"]}
+    assert {checks[name] for name in ("kernel-headers", "dkms-present", "compiler-present")} == {"ok"}
+    for device in report["devices"]:
+        found = {region["index"]: (region["reported"], region["actual"]) for region in device["regions"]
+                 if region["name"].startswith("BAR") and region["reported"]}
+        assert found == {index: (size, size) for index, size in REGIONS.items()}
+        assert (device["verdict"], device["driver"]) == ("ok", "vfio-pci"), device["reasons"]
+    xml = host.run("virsh", "dumpxml", "--inactive", VM["name"])
+    assert "q35" in xml and xml.count("<hostdev") == 2 and xml.count("model='pcie-root-port'") >= 2
+    settled = host.manifest()
+
+    again = play(host, "site.yml", tmp_path)
+    assert not any(stage["changed"] for stage in again["stages"].values()), again["stages"]
+    assert host.manifest() == settled
+
+    play(host, "playbooks/restore.yml", tmp_path)
+    assert host.manifest() == before
