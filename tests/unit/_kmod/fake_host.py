@@ -269,9 +269,9 @@ def parameters(**overrides: Any) -> dict[str, Any]:
     tree = overrides.pop("tree", source())
     return {"state": "present", "name": NAME, "version": None, "kernels": ["running"], "prefer_in_tree": True,
             "required_ids": None, "only_if_required": False, "force": False, "build_timeout": 1800, "source": None,
-            "signing_key": None, "signing_certificate": None, "certificate_sha256": None, "dest": None, "prebuilt": None,
-            "_source": pack(tree), "_source_sha256": tree.sha256, "_have": None, "_prebuilt": None, "_aliases": None,
-            "_modules": None, **overrides}
+            "signing_key": None, "signing_certificate": None, "certificate_sha256": None, "dest": None,
+            "prebuilt": None, "_source": pack(tree), "_source_sha256": tree.sha256, "_have": None, "_prebuilt": None,
+            "_aliases": None, "_modules": None, **overrides}
 
 
 def debian_host(root: Path) -> FakeHost:
