@@ -49,12 +49,15 @@ class Fleet:
 @contextlib.contextmanager
 def fleet(count: int, work: Path) -> Iterator[Fleet]:
     """Makes the hosts; ``mounts.enter_own_namespace`` was called before."""
-    with tempfile.TemporaryDirectory(prefix="fleet-", dir=work, ignore_cleanup_errors=True) as directory:
+    with tempfile.TemporaryDirectory(prefix="fleet-", dir=work) as directory:
         mounts.mount("tmpfs", directory, "tmpfs", 0, "mode=0755")
-        tree = Path(directory, "tree")
-        tree.mkdir()
-        make_tree(tree)
-        yield _make_hosts(Path(directory), [tree], count)
+        try:
+            tree = Path(directory, "tree")
+            tree.mkdir()
+            make_tree(tree)
+            yield _make_hosts(Path(directory), [tree], count)
+        finally:
+            mounts.detach(directory)
 
 
 def more_of(first: Fleet, count: int) -> Fleet:

@@ -32,6 +32,11 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
            f"mount {source} on {target}")
 
 
+def detach(target: str) -> None:
+    """Takes a mount out of this namespace, also where something of it is in use still. Raises OSError."""
+    _check(_LIBC.umount2(target.encode(), MNT_DETACH), f"umount {target}")
+
+
 def enter_own_namespace() -> None:
     """Runs this program again in a mount namespace of its own, unless it is there already. Needs root."""
     if _OWN in os.environ:
@@ -100,4 +105,4 @@ def _mount_root(layers: Sequence[Path], directory: Path) -> None:
     os.chdir(root)
     # The old root ends up over the new one, and goes.
     _check(_LIBC.syscall(_SYS_PIVOT_ROOT[os.uname().machine], b".", b"."), "pivot_root")
-    _check(_LIBC.umount2(b".", MNT_DETACH), "umount the old root")
+    detach(".")
