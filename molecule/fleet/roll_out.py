@@ -25,7 +25,7 @@ BATCHES = ["--extra-vars", "nvgrace_serial=100% nvgrace_max_fail_percentage=100"
 WELL, FAILED = 0, 2
 # What the check run told and the first run did, for the second
 CHANGES = REPORTS / "changes"
-# molecule shows what a command said when it has ended, so that one who waits looks here
+# molecule shows what a command said when it has ended; tests/run shows this meanwhile
 LOG = REPORTS / "roll-out.log"
 # The mark of the scenario's own hook for a drained host, which a check run does not make and so does not find
 UNDRAINED = "Say on the host that it works again"

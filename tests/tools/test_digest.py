@@ -54,6 +54,26 @@ def test_a_command_is_shown_as_it_runs_and_its_status_returned(tmp_path: Path,
     assert capfd.readouterr().out == "fatal: [h]: FAILED! =>\n  msg: no\n"
 
 
+def test_a_log_is_shown_as_it_grows(tmp_path: Path, capfd: pytest.CaptureFixture[str],
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what this command adds, also to a log that it begins anew, up to its last word."""
+    monkeypatch.setattr(digest, "TICK", 0.01)
+    log = tmp_path / "log"
+    log.write_text("of an earlier run\n")
+    wait = f"until grep -q word {tmp_path}/seen 2>/dev/null; do sleep 0.01; done; rm {tmp_path}/seen"
+    shown: list[bytes] = []
+
+    def show(data: bytes) -> None:
+        shown.append(data)
+        if data:
+            (tmp_path / "seen").write_text("word")
+
+    monkeypatch.setattr(digest, "show", show)
+    script = f"echo one >> {log}; {wait}; echo 2 > {log}; {wait}; printf 3 >> {log}; test ${digest.SHOWN_LOG} = {log}"
+    status, _failures = digest.run(["sh", "-c", script], tmp_path, log)
+    assert (status, b"".join(shown)) == (0, b"one\n2\n3")
+
+
 def test_the_end_of_a_run_ends_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digest.Digest, "add", lambda *_: sys.exit(143))
     started = time.monotonic()
