@@ -29,13 +29,17 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedHost]:
     subprocess.run([LAB, "stop", NAME], check=True)
 
 
-def play(host: EmulatedHost, playbook: str, directory: Path) -> dict[str, Any]:
-    """Runs a playbook of the collection, and returns the report that is there then."""
+def play(host: EmulatedHost, playbook: str, directory: Path) -> None:
     variables = {"nvgrace_gpus": [{"address": address} for address in CARDS], "nvgrace_vms": [VM],
                  "gpu_host_update_initramfs": "never", "gpu_report_dir": str(directory), "gpu_report_show": False,
                  "gpu_preflight_accept": ["kvm-present"]}
     subprocess.run([str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(host.inventory), playbook,
                     "-e", json.dumps(variables)], cwd=ROOT, env=ENVIRONMENT, check=True)
+
+
+def run_site(host: EmulatedHost, directory: Path) -> dict[str, Any]:
+    """The report of a run of site.yml."""
+    play(host, "site.yml", directory)
     loaded: dict[str, Any] = json.loads((directory / f"{NAME}.json").read_text())
     return loaded
 
@@ -49,14 +53,13 @@ def test_from_nothing_to_a_domain_and_back(host: EmulatedHost, tmp_path: Path) -
     before = host.manifest()
     packages = host.run("dpkg-query", "--show")
 
-    report = play(host, "site.yml", tmp_path)
+    report = run_site(host, tmp_path)
     assert report["outcome"] == "verified", report["failure"]
     assert drivers(host) == ["vfio-pci", "vfio-pci"]
     assert report["stages"]["gpu_kmod"]["changed"] is False
     assert host.run("dpkg-query", "--show") == packages
-    assert "nvgrace" not in host.run("sh", "-c", "ls /usr/src /var/lib/dkms; lsmod")
-    checks = {check["id"]: check["status"] for check in report["checks"]}
-    assert {checks[name] for name in ("kernel-headers", "dkms-present", "compiler-present")} == {"ok"}
+    traces = host.script("ls /usr/src /var/lib/dkms; lsmod")
+    assert "vfio_pci" in traces and "nvgrace" not in traces
     for device in report["devices"]:
         found = {region["index"]: (region["reported"], region["actual"]) for region in device["regions"]
                  if region["name"].startswith("BAR") and region["reported"]}
@@ -66,7 +69,7 @@ def test_from_nothing_to_a_domain_and_back(host: EmulatedHost, tmp_path: Path) -
     assert "q35" in xml and xml.count("<hostdev") == 2 and xml.count("model='pcie-root-port'") >= 2
     settled = host.manifest()
 
-    again = play(host, "site.yml", tmp_path)
+    again = run_site(host, tmp_path)
     assert not any(stage["changed"] for stage in again["stages"].values()), again["stages"]
     assert host.manifest() == settled
 

@@ -54,6 +54,13 @@ def test_what_a_profile_does_not_need_is_said_and_passed(facts):
     assert _status(bare, "libvirt-present", "none", "compat").status == "fail"
 
 
+def test_a_host_of_cards_needs_nothing_to_build_a_module(facts):
+    bare = replace(facts, headers=replace(facts.headers, present=False), dkms=replace(facts.dkms, present=False),
+                   compiler=replace(facts.compiler, present=False))
+    for name in ("kernel-headers", "dkms-present", "compiler-present"):
+        assert [_status(bare, name, profile).status for profile in ("x86", "compat")] == ["ok", "warn"]
+
+
 @pytest.mark.parametrize(("machine", "lacking", "wanted", "profiles"), [
     ("aarch64", (), ["auto"], ("native",)),
     ("aarch64", ("iommu_driver_accel",), ["auto"], ("no-accel",)),
