@@ -18,7 +18,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT / ".build")]
 
 # where the line above leads
 from hosts import Fleet, fleet, on_host, record  # noqa: E402
-from measure import measure_site  # noqa: E402
+from measure import measure, measure_site  # noqa: E402
 
 # where the line above that leads, too
 from ansible_collections.nvgrace.passthrough.tests.unit._gpu.trees import GB200  # noqa: E402
@@ -64,6 +64,22 @@ def test_parts_of_a_host_one_after_the_other() -> None:
             assert record(host)["failure"] == "", part
         assert record(host)["outcome"] == "verified"
         assert measure_site(host, "--tags", "domain").changed == 0
+
+
+def test_a_role_alone_builds_because_it_does_not_know_the_gpus() -> None:
+    """And one that knows that no GPU needs the module does not. The host has no compiler, which tells them apart."""
+    role = {"ansible.builtin.include_role": {"name": "nvgrace.passthrough.gpu_kmod"}}
+    play = {"hosts": "all", "gather_facts": False, "become": True, "tasks": [
+        {"block": [role, {"ansible.builtin.fail": {"msg": "It has built nothing, and has not failed."}}],
+         "rescue": [{"ansible.builtin.assert": {"that": ["'install dkms' in ansible_failed_result.msg"]}}]},
+        {**role, "vars": {"gpu_preflight_gpu_info": {"gpus": [{"device": "2331", "coherent": False}]}}},
+        {"ansible.builtin.assert": {"that": [
+            "gpu_kmod_result is not changed", "gpu_kmod_result.kernels[0].state == 'absent'"]}}]}
+    with fleet(1, ROOT / ".build") as host:
+        playbook = host.directory / "role.json"
+        playbook.write_text(json.dumps([play]))
+        assert measure(host, "ansible-playbook", str(playbook), "-e", json.dumps({
+            "gpu_kmod_prefer_in_tree": False, "gpu_kmod_install_packages": False})).changed == 0
 
 
 def test_drain_and_undrain_are_parts_of_their_own() -> None:
