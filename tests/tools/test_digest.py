@@ -54,8 +54,7 @@ def test_a_command_is_shown_as_it_runs_and_its_status_returned(tmp_path: Path,
     assert capfd.readouterr().out == "fatal: [h]: FAILED! =>\n  msg: no\n"
 
 
-def test_a_log_is_shown_as_it_grows(tmp_path: Path, capfd: pytest.CaptureFixture[str],
-                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_is_shown_as_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what this command adds, also to a log that it begins anew, up to its last word."""
     monkeypatch.setattr(digest, "TICK", 0.01)
     log = tmp_path / "log"

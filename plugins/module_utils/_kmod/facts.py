@@ -206,7 +206,7 @@ class HostFacts:
 class Request:
     """What the operator asked for. ``targets`` are kernel releases, ``build_timeout`` is in seconds.
 
-    ``export``: build for hosts elsewhere, install nothing. ``needed``: whether a GPU of this host needs the driver.
+    ``export``: build for hosts elsewhere, install nothing.
     """
 
     package: Package
@@ -216,4 +216,3 @@ class Request:
     force: bool = False
     build_timeout: int = 1800
     export: bool = False
-    needed: bool = True

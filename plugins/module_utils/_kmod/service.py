@@ -46,20 +46,19 @@ def ensure(params: Mapping[str, Any], check_mode: bool, host: Host) -> dict[str,
     if params["certificate_sha256"] and not _SHA256.fullmatch(params["certificate_sha256"]):
         raise PassthroughError(f"{params['certificate_sha256'][:80]!r} in 'certificate_sha256' is not a SHA-256: 64 "
                                "digits of lower-case hexadecimal are needed.")
+    if not _needed(params):
+        return _left_alone(params, host)
     if params["prebuilt"]:
-        request = _request(params, Package(check_name(params["name"], "package name"), ""), host)
-        if not request.needed:
-            return _left_alone(params, request, host)
         # Here and below: what most runs do not need is not loaded for them.
         from .handout import hand_out
-        return hand_out(params, request, check_mode, host)
+        return hand_out(params, _request(params, _handed_package(params), host), check_mode, host)
     return _build(params, check_mode, host)
 
 
 def _request(params: Mapping[str, Any], package: Package, host: Host) -> Request:
     return Request(package, resolve_kernels(host, params["kernels"]), params["prefer_in_tree"] and not _export(params),
                    _required_ids(params["required_ids"] or []), params["force"], params["build_timeout"],
-                   _export(params), _needed(params))
+                   _export(params))
 
 
 def _needed(params: Mapping[str, Any]) -> bool:
@@ -75,8 +74,6 @@ def _build(params: Mapping[str, Any], check_mode: bool, host: Host) -> dict[str,
     tree = _shipped_source(params)
     package = _package_of(tree, params)
     request = _request(params, package, host)
-    if not request.needed:
-        return _left_alone(params, request, host)
     steps = DkmsSteps(package, request.build_timeout)
     facts = read_facts(host, package, request.targets)
     signing = _signing(params, facts, host)
@@ -104,8 +101,10 @@ def _build(params: Mapping[str, Any], check_mode: bool, host: Host) -> dict[str,
     return result
 
 
-def _left_alone(params: Mapping[str, Any], request: Request, host: Host) -> dict[str, Any]:
+def _left_alone(params: Mapping[str, Any], host: Host) -> dict[str, Any]:
     """The result where no GPU of the host needs the driver."""
+    package = _handed_package(params) if params["prebuilt"] else _package_of(_shipped_source(params), params)
+    request = _request(params, package, host)
     facts = read_facts(host, request.package, request.targets)
     decision = plan_nothing(facts, request)
     signing = describe_signing(read_enforcement(host), read_keyring(host), None, None, True, False)
@@ -161,6 +160,11 @@ def _package_of(tree: SourceTree, params: Mapping[str, Any]) -> Package:
         raise PassthroughError(f"The source is version {conf.version}, 'version' asks for {params['version']}: give "
                                "the source of that version in 'source', or leave 'version' out.")
     return Package(check_name(conf.name, "package name"), check_name(conf.version, "package version"))
+
+
+def _handed_package(params: Mapping[str, Any]) -> Package:
+    """Its version is that of the module that the controller has."""
+    return Package(check_name(params["name"], "package name"), "")
 
 
 def _required_ids(values: list[str]) -> frozenset[str]:
