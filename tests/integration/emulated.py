@@ -65,6 +65,22 @@ class EmulatedHost:
         assert "Traceback" not in message and "\n" not in message.strip(), message
         return message
 
+    def play(self, playbook: str, variables: dict[str, Any]) -> None:
+        """Runs a playbook of the collection; one that fails fails the test."""
+        subprocess.run([str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(self.inventory), playbook,
+                        "-e", json.dumps(variables)], cwd=ROOT, env=ENVIRONMENT, check=True)
+
+    def site(self, variables: dict[str, Any], directory: Path) -> dict[str, Any]:
+        """Runs site.yml, and returns the report of the host, which goes into ``directory``."""
+        self.play("site.yml", {**variables, "gpu_report_dir": str(directory), "gpu_report_show": False})
+        loaded: dict[str, Any] = json.loads((directory / f"{self.name}.json").read_text())
+        return loaded
+
+    def drivers(self, *addresses: str) -> list[str]:
+        """The driver of each function, or "none"."""
+        return self.script("".join(f"basename \"$(readlink /sys/bus/pci/devices/{address}/driver || echo none)\"\n"
+                                   for address in addresses)).split()
+
     def manifest(self, *trees: str) -> dict[str, Any]:
         """Every file below ``trees``, by default all that the collection may touch, and each function's driver."""
         output = self.script(f"cat > /tmp/manifest.py <<'END'\n{MANIFEST.read_text()}\nEND\n"

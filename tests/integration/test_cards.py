@@ -47,10 +47,7 @@ def gpu(*request: str) -> str:
 
 
 def drivers(host: EmulatedHost) -> list[str]:
-    return host.script(f"""
-        for function in {CARD} {AUDIO}; do
-            basename "$(readlink /sys/bus/pci/devices/$function/driver || echo none)"
-        done""").split()
+    return host.drivers(CARD, AUDIO)
 
 
 def nodes(host: EmulatedHost) -> list[str]:

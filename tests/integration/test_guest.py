@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import json
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulated import ENVIRONMENT, GPU, LAB, ROOT, EmulatedHost, start
+from emulated import GPU, LAB, ROOT, EmulatedHost, start
 from twin import Guest, read_guest
 
 sys.path.insert(0, str(ROOT / "tests" / "lab"))
@@ -78,11 +77,8 @@ def report(host: EmulatedHost, tmp_path_factory: pytest.TempPathFactory) -> dict
 def run_site(host: EmulatedHost, vm: dict[str, Any], directory: Path) -> dict[str, Any]:
     """Runs site.yml for one VM and returns the report of the host."""
     variables = {"nvgrace_vms": [vm], "gpu_host_hugepages": {"size": "2M", "count": 260},
-                 "gpu_host_update_initramfs": "never", "gpu_report_dir": str(directory), "gpu_report_show": False}
-    subprocess.run([str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(host.inventory), "site.yml",
-                    "-e", json.dumps(variables)], cwd=ROOT, env=ENVIRONMENT, check=True)
-    loaded: dict[str, Any] = json.loads((directory / f"{NAME}.json").read_text())
-    return loaded
+                 "gpu_host_update_initramfs": "never"}
+    return host.site(variables, directory)
 
 
 @pytest.fixture(scope="module")

@@ -5,20 +5,20 @@ next run changes nothing, and restore.yml leaves the host as it was."""
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from emulated import ENVIRONMENT, LAB, ROOT, EmulatedHost, start
+from emulated import LAB, EmulatedHost, start
 
 NAME = "cards"
 MIB = 1 << 20
 CARDS = ["0000:00:10.0", "0000:00:11.0"]
 VM: dict[str, Any] = {"name": "tenant", "vcpus": 1, "memory": "256MiB", "gpus": 2}
+VARIABLES: dict[str, Any] = {"nvgrace_gpus": [{"address": address} for address in CARDS], "nvgrace_vms": [VM],
+                             "gpu_host_update_initramfs": "never", "gpu_preflight_accept": ["kvm-present"]}
 # Of the lab's card.
 REGIONS = {0: 16 * MIB, 2: 512 * MIB, 4: 32 * MIB}
 
@@ -29,33 +29,13 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedHost]:
     subprocess.run([LAB, "stop", NAME], check=True)
 
 
-def play(host: EmulatedHost, playbook: str, directory: Path) -> None:
-    variables = {"nvgrace_gpus": [{"address": address} for address in CARDS], "nvgrace_vms": [VM],
-                 "gpu_host_update_initramfs": "never", "gpu_report_dir": str(directory), "gpu_report_show": False,
-                 "gpu_preflight_accept": ["kvm-present"]}
-    subprocess.run([str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(host.inventory), playbook,
-                    "-e", json.dumps(variables)], cwd=ROOT, env=ENVIRONMENT, check=True)
-
-
-def run_site(host: EmulatedHost, directory: Path) -> dict[str, Any]:
-    """The report of a run of site.yml."""
-    play(host, "site.yml", directory)
-    loaded: dict[str, Any] = json.loads((directory / f"{NAME}.json").read_text())
-    return loaded
-
-
-def drivers(host: EmulatedHost) -> list[str]:
-    return host.script("".join(f"basename $(readlink /sys/bus/pci/devices/{address}/driver || echo none)\n"
-                               for address in CARDS)).split()
-
-
 def test_from_nothing_to_a_domain_and_back(host: EmulatedHost, tmp_path: Path) -> None:
     before = host.manifest()
     packages = host.run("dpkg-query", "--show")
 
-    report = run_site(host, tmp_path)
+    report = host.site(VARIABLES, tmp_path)
     assert report["outcome"] == "verified", report["failure"]
-    assert drivers(host) == ["vfio-pci", "vfio-pci"]
+    assert host.drivers(*CARDS) == ["vfio-pci", "vfio-pci"]
     assert report["stages"]["gpu_kmod"]["changed"] is False
     assert host.run("dpkg-query", "--show") == packages
     traces = host.script("ls /usr/src /var/lib/dkms; lsmod")
@@ -69,9 +49,9 @@ def test_from_nothing_to_a_domain_and_back(host: EmulatedHost, tmp_path: Path) -
     assert "q35" in xml and xml.count("<hostdev") == 2 and xml.count("model='pcie-root-port'") >= 2
     settled = host.manifest()
 
-    again = run_site(host, tmp_path)
+    again = host.site(VARIABLES, tmp_path)
     assert not any(stage["changed"] for stage in again["stages"].values()), again["stages"]
     assert host.manifest() == settled
 
-    play(host, "playbooks/restore.yml", tmp_path)
+    host.play("playbooks/restore.yml", VARIABLES)
     assert host.manifest() == before
