@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors import PassthroughError
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.group import allowed_addresses
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.model import PciIdentity, parse_address
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.select import parse_requests, select_gpus
 
@@ -84,3 +85,8 @@ def test_the_names_of_nvidias_kinds_are_for_its_own_devices() -> None:
 
 def test_address_is_made_lower_case() -> None:
     assert parse_address("000A:0B:1F.7") == "000a:0b:1f.7"
+
+
+def test_only_what_was_selected_or_consented_to_may_be_bound() -> None:
+    """Not the rest of the host, and no consent for a function that is not there."""
+    assert allowed_addresses([GPU_A.address], [NIC.address, "0000:99:00.0"], ALL) == {GPU_A.address, NIC.address}
