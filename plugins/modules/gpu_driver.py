@@ -24,7 +24,7 @@ description:
   - Warns where a function is in another IOMMU group than at the last run. Consent is asked of the group as it is now.
   - Warns of libvirt domains, whoever has defined them, that name a function which is given back.
   - The module sets neither C(allow_unsafe_interrupts) nor the no-IOMMU mode of VFIO, and binds nothing on a host where
-    one of them is on.
+    one of them is on, or where C(pcie_acs_override) on the kernel command line makes up IOMMU groups.
 options:
   state:
     description:

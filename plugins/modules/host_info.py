@@ -111,7 +111,7 @@ host:
       description: Module parameters that switch isolation off; V(null) while the module is not loaded.
       type: dict
       returned: success
-      sample: {"allow_unsafe_interrupts": false, "noiommu": null}
+      sample: {"allow_unsafe_interrupts": false, "noiommu": null, "iommufd_allow_unsafe_interrupts": null}
     secure_boot:
       description: V(enabled), V(disabled) or V(unknown).
       type: str

@@ -14,9 +14,6 @@ from . import sysfs
 from .model import PciIdentity
 from .ops import Device
 
-_UNSAFE = ("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts",
-           "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode")
-
 
 def companions(address: str, group: int, members: Iterable[PciIdentity], selected: AbstractSet[str],
                consent: AbstractSet[str]) -> list[str]:
@@ -44,15 +41,14 @@ def require_isolation(host: Host, address: str, group: int) -> None:
 
 
 def require_isolating_vfio(host: Host) -> None:
-    """Raises PassthroughError for each setting with which VFIO would take devices that nothing isolates.
+    """Raises PassthroughError for a setting with which VFIO would take devices that nothing isolates.
 
-    Without these settings the kernel itself refuses such devices, so that nothing else has to be known here. The file
-    of a module that is not loaded does not exist: it is to be looked at again once the module is there.
+    It is to be looked at again once a module was loaded: the file of one that is not there does not exist.
     """
-    for path in _UNSAFE:
-        if host.read_text(path) == "Y":
-            raise PassthroughError(f"{path} is on, so that VFIO takes devices that nothing isolates, and no GPU is "
-                                   "bound: remove it from modprobe.d and the kernel command line, then reboot.")
+    path = sysfs.read_unsafe_setting(host)
+    if path is not None:
+        raise PassthroughError(f"{path} is on, so that VFIO takes devices that nothing isolates, and no GPU is "
+                               "bound: remove it from modprobe.d and the kernel command line, then reboot.")
 
 
 def require_iommu(host: Host, addresses: Sequence[str]) -> None:

@@ -86,7 +86,12 @@ def _isolated_msi(facts: HostFacts) -> Check:
 
 
 def _unsafe_interrupts(facts: HostFacts) -> Check:
+    if any(word.partition("=")[0] == "pcie_acs_override" for word in facts.kernel.cmdline.split()):
+        return Check("allow-unsafe-interrupts", FAIL, "The kernel command line has pcie_acs_override, which makes up "
+                     "IOMMU groups: a VM could attack this host.",
+                     "Remove pcie_acs_override from the kernel arguments, then reboot.")
     for setting, parameter in ((facts.vfio.allow_unsafe_interrupts, "vfio_iommu_type1.allow_unsafe_interrupts"),
+                               (facts.vfio.iommufd_allow_unsafe_interrupts, "iommufd.allow_unsafe_interrupts"),
                                (facts.vfio.noiommu, "vfio.enable_unsafe_noiommu_mode")):
         if setting:
             return Check("allow-unsafe-interrupts", FAIL, f"{parameter} is on: a VM could attack this host.",

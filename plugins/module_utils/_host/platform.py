@@ -69,6 +69,7 @@ def read_vfio(host: Host) -> Vfio:
     return Vfio(
         allow_unsafe_interrupts=_flag(host, "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts"),
         noiommu=_flag(host, "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"),
+        iommufd_allow_unsafe_interrupts=_flag(host, "/sys/module/iommufd/parameters/allow_unsafe_interrupts"),
     )
 
 

@@ -29,7 +29,7 @@ _ARGUMENT = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*(=[A-Za-z0-9_.,:/@+=%*~-]+)?")
 _MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 # modprobe.d(5) has "install" and "remove" too, which run shell commands as root.
 _OPTION_LINE = re.compile(r"(options|softdep)( [A-Za-z0-9_.,:/@+=%*~-]+){2,}")
-_UNSAFE = ("allow_unsafe_interrupts", "enable_unsafe_noiommu_mode")
+_UNSAFE = ("allow_unsafe_interrupts", "enable_unsafe_noiommu_mode", "pcie_acs_override")
 # Kernel arguments, and values of theirs, without which no device is isolated.
 _NO_ISOLATION = {"iommu": {"off"}, "intel_iommu": {"off"}, "amd_iommu": {"off"}, "intremap": {"off", "nosid"},
                  "nointremap": {""}}
@@ -142,7 +142,7 @@ def _refuse_unsafe(value: str, option: str) -> None:
     for name in _UNSAFE:
         if name in normal(value):
             raise PassthroughError(f"{option}: {name} would switch the isolation of VMs off and is never set here: "
-                                   "use a host whose IOMMU isolates interrupts.")
+                                   "use a host that isolates its devices.")
 
 
 def _hugepages(value: Optional[Mapping[str, Any]]) -> Optional[HugepageWish]:

@@ -16,7 +16,7 @@ from typing import Any, Optional, Union
 from .._core.errors import PassthroughError
 from .._core.host import Host
 from .._gpu.model import PciFunction
-from .._gpu.sysfs import group_isolates
+from .._gpu.sysfs import group_isolates, read_unsafe_setting
 from . import uapi
 from .record import DeviceInUseError
 
@@ -91,7 +91,12 @@ class VfioDevice:
 
 def choose_api(host: Host, function: PciFunction, wanted: str) -> str:
     """``group`` or ``cdev``: the group where both are there, because every kernel has it. Raises PassthroughError where
-    the wanted one, or both, are missing on this kernel, and where the IOMMU does not isolate the device."""
+    the wanted one, or both, are missing on this kernel, and where nothing isolates the device."""
+    unsafe = read_unsafe_setting(host)
+    if unsafe is not None:
+        raise PassthroughError(f"{unsafe} is on, so that VFIO takes devices that nothing isolates, and "
+                               f"{function.address} is not opened: remove it from modprobe.d and the kernel command "
+                               "line, then reboot.")
     if function.group is not None and not group_isolates(host, function.group):
         raise PassthroughError(f"{function.address} is in VFIO's no-IOMMU mode, which isolates nothing: the collection "
                                "never uses it. Switch the IOMMU on and bind it with gpu_driver.")

@@ -192,6 +192,14 @@ def refuse_unsafe_interrupts(host: FakeHost) -> None:
     host.write("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y\n")
 
 
+def refuse_unsafe_iommufd(host: FakeHost) -> None:
+    host.write("/sys/module/iommufd/parameters/allow_unsafe_interrupts", "Y\n")
+
+
+def refuse_made_up_groups(host: FakeHost) -> None:
+    host.write("/proc/cmdline", "quiet pcie_acs_override=downstream,multifunction\n")
+
+
 def refuse_noiommu(host: FakeHost) -> None:
     host.write("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "Y\n")
 
@@ -209,6 +217,8 @@ def refuse_module(host: FakeHost) -> None:
     (refuse_iommu, "this host has no IOMMU"),
     (refuse_isolation, "is in the no-IOMMU group 11"),
     (refuse_unsafe_interrupts, "allow_unsafe_interrupts is on, so that VFIO takes devices that nothing isolates"),
+    (refuse_unsafe_iommufd, "iommufd/parameters/allow_unsafe_interrupts is on, so that VFIO takes devices"),
+    (refuse_made_up_groups, "pcie_acs_override is on, so that VFIO takes devices that nothing isolates"),
     (refuse_noiommu, "enable_unsafe_noiommu_mode is on, so that VFIO takes devices that nothing isolates"),
     (refuse_holder, "In use: 0009:01:00.0: dcgm (pid 5) holds /dev/vfio/11"),
     (refuse_module, "cannot be loaded"),
@@ -443,6 +453,7 @@ def test_a_setting_that_comes_with_the_driver_is_refused_before_anything_is_boun
 def test_settings_that_isolate(tmp_path: Path) -> None:
     host = grace_hopper(tmp_path)
     host.write("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "N\n")
+    host.write("/sys/module/iommufd/parameters/allow_unsafe_interrupts", "N\n")
     host.write("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "N\n")
     assert bind_gpus(host, options(GPU))["warnings"] == []
 

@@ -56,8 +56,9 @@ def test_vfio_parameters(tree, content, expected):
     if content is not None:
         tree.write("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", content)
         tree.write("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode", content)
+        tree.write("/sys/module/iommufd/parameters/allow_unsafe_interrupts", content)
     vfio = platform.read_vfio(tree.host)
-    assert (vfio.allow_unsafe_interrupts, vfio.noiommu) == (expected, expected)
+    assert (vfio.allow_unsafe_interrupts, vfio.noiommu, vfio.iommufd_allow_unsafe_interrupts) == (expected,) * 3
 
 
 def test_hugepages_smallest_first(tree):

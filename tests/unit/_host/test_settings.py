@@ -71,6 +71,8 @@ def test_bad_option_lines(value):
 @pytest.mark.parametrize(("option", "value"), [
     ("kernel_arguments", "vfio_iommu_type1.allow_unsafe_interrupts=1"),
     ("kernel_arguments", "vfio_iommu_type1.allow-unsafe-interrupts=1"),
+    ("kernel_arguments", "iommufd.allow_unsafe_interrupts=1"),
+    ("kernel_arguments", "pcie_acs_override=downstream,multifunction"),
     ("kernel_arguments", "vfio.enable_unsafe_noiommu_mode=1"),
     ("modprobe_options", "options vfio_iommu_type1 allow_unsafe_interrupts=1"),
     ("modprobe_options", "options vfio enable_unsafe_noiommu_mode=Y"),

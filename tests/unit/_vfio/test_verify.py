@@ -603,6 +603,13 @@ def test_no_iommu_mode_is_refused(host: FakeHost, kernel: FakeKernel) -> None:
     assert kernel.openings() == []
 
 
+def test_nothing_is_opened_where_a_setting_switches_the_isolation_off(host: FakeHost, kernel: FakeKernel) -> None:
+    setting = "/sys/module/iommufd/parameters/allow_unsafe_interrupts"
+    host.write(setting, "Y\n")
+    assert failure(host, kernel)["reasons"][0].startswith(f"{setting} is on, so that VFIO takes devices that nothing")
+    assert kernel.openings() == []
+
+
 @pytest.mark.parametrize(("api", "reason"), [
     ("cdev", "has no VFIO character device"), ("group", "has no VFIO group node"), ("auto", "has neither"),
 ])
