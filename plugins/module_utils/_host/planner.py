@@ -24,6 +24,7 @@ from .platform import KIB, hugepage_attribute
 from .settings import UNLIMITED, HostSettings
 from .state import HostState, HugepageRecord, RecordFile
 from .steps import file_step, fingerprint, generated
+from .until_boot import UntilBoot
 
 DAEMON_RELOAD = "daemon-reload"
 
@@ -56,14 +57,26 @@ def plan_host(settings: HostSettings, state: HostState) -> Plan:
                 _picture(settings, after, state, done=True), tuple(steps))
 
 
+def until_boot(settings: HostSettings, before: HostState) -> UntilBoot:
+    """What of this wish only a boot will bring into effect, with what earlier runs left to it."""
+    known = before.until_boot
+    written = (before.files[files.MODPROBE_CONF].content or b"").decode("utf-8", "replace").splitlines()
+    return UntilBoot(
+        leaving=tuple(argument for argument in dict.fromkeys(known.leaving + before.record.arguments_added)
+                      if argument not in settings.kernel_arguments and argument in before.cmdline),
+        options=tuple(line for line in settings.modprobe_options
+                      if (line in known.options or line not in written) and line not in before.in_effect))
+
+
 def reboot_reasons(settings: HostSettings, before: HostState, now: HostState) -> list[str]:
     """Why the wish is not in effect until the next boot. ``before`` is the state ahead of the plan."""
     missing = [argument for argument in settings.kernel_arguments if argument not in now.cmdline]
-    dropped = [argument for argument in before.record.arguments_added
-               if argument not in settings.kernel_arguments and argument in now.cmdline]
+    pending = until_boot(settings, before)
     loaded = [name for name in settings.modprobe_blacklist if name in now.modules.loaded]
     reasons = [f"The kernel argument {argument} is not in effect yet." for argument in missing]
-    reasons += [f"The kernel argument {argument} is in effect until then." for argument in dropped]
+    reasons += [f"The kernel argument {argument} is in effect until then." for argument in pending.leaving]
+    reasons += [f"The line {line!r} of modprobe.d is not in effect yet, because its module was loaded before."
+                for line in pending.options]
     reasons += [f"The blacklisted module {name} is still loaded." for name in loaded]
     wish = settings.hugepages
     if wish is not None and _tried(settings, now) and now.hugepages[wish.size] < wish.count:

@@ -19,6 +19,7 @@ from .facts import Bootloader
 from .modprobe import ModuleIndex, read_present_modules
 from .platform import read_hugepages, read_memlock
 from .processor import read_processor
+from .until_boot import UntilBoot, options_in_effect, read_until_boot
 
 JOURNAL = "host"
 GRUBBY_INFO = ("grubby", "--info=ALL")
@@ -93,7 +94,7 @@ class HostState:
     ``boot_entries`` is what grubby says of its menu, where it was asked. ``originals`` are the files in the journal as
     they were before us; ``hugepages`` maps bytes a page to pages; ``running_memlock`` maps the unit of a running
     libvirt daemon to its limit in bytes (-1: unlimited). ``initramfs`` is the program that makes the images, None where
-    there are none.
+    there are none. ``in_effect`` are those of the wanted lines of modprobe.d that no reboot is needed for.
     """
 
     release: str
@@ -114,10 +115,13 @@ class HostState:
     initramfs: Optional[str]
     has_apt: bool
     record: Record
+    until_boot: UntilBoot = UntilBoot()
+    in_effect: frozenset[str] = frozenset()
 
 
-def read_state(host: Host, arguments: bool = False) -> HostState:
-    """Reads the host; changes nothing. ``arguments``: kernel arguments are wanted, so that grubby's menu matters."""
+def read_state(host: Host, arguments: bool = False, options: tuple[str, ...] = ()) -> HostState:
+    """Reads the host; changes nothing. ``arguments``: kernel arguments are wanted, so that grubby's menu matters;
+    ``options``: the wanted lines of modprobe.d."""
     release = host.kernel_release()
     cmdline = tuple((host.read_text("/proc/cmdline") or "").split())
     units = tuple(unit for unit in files.LIBVIRT_UNITS if _unit_exists(host, unit))
@@ -144,6 +148,8 @@ def read_state(host: Host, arguments: bool = False) -> HostState:
         initramfs=_initramfs_program(host),
         has_apt=host.exists("/etc/apt") and host.which("apt-get") is not None,
         record=record,
+        until_boot=read_until_boot(host),
+        in_effect=options_in_effect(host, options),
     )
 
 

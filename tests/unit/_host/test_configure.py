@@ -14,6 +14,7 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.plan imp
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host import configure
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.configure import configure_host
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.settings import HostSettings, HugepageWish
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.until_boot import PATH
 
 ALL = HostSettings(
     kernel_arguments=("init_on_alloc=0", "numa_balancing=disable"), modprobe_blacklist=("nouveau",),
@@ -71,6 +72,45 @@ def _entries(tree):
 def _changing_calls(tree):
     """What was run, without the questions."""
     return [call for call in tree.calls() if call != "grubby --info=ALL"]
+
+
+def test_a_reboot_for_what_was_given_back_stays_due_until_it_has_been(server):
+    """Also where the run that took the argument out was not allowed to reboot; and it leaves nothing behind a boot."""
+    configure_host(server.host, ALL, False)
+    server.write("/proc/cmdline", "root=/dev/vda rw quiet init_on_alloc=0 numa_balancing=disable\n")
+    due = ["The kernel argument init_on_alloc=0 is in effect until then.",
+           "The kernel argument numa_balancing=disable is in effect until then."]
+    assert configure_host(server.host, HostSettings(), True)["reboot_reasons"] == due
+    assert configure_host(server.host, HostSettings(), False)["reboot_reasons"] == due
+    again = configure_host(server.host, HostSettings(), False)
+    assert (again["changed"], again["reboot_required"], again["reboot_reasons"]) == (False, True, due)
+    wanted_again = configure_host(server.host, HostSettings(kernel_arguments=("init_on_alloc=0",)), False)
+    assert wanted_again["reboot_reasons"] == due[1:]
+    configure_host(server.host, HostSettings(), False)
+    server.host.remove(PATH)  # /run is empty after a boot
+    server.write("/proc/cmdline", "root=/dev/vda rw quiet\n")
+    assert configure_host(server.host, HostSettings(), False)["reboot_required"] is False
+
+
+OPTION_DUE = "The line 'options vfio_pci disable_idle_d3=1' of modprobe.d is not in effect yet, because its module was " \
+             "loaded before."
+
+
+@pytest.mark.parametrize(("shown", "due"), [(None, False), ("Y\n", False), ("N\n", True)])
+def test_an_option_of_a_module_that_is_loaded_comes_with_a_reboot(server, shown, due):
+    if shown:
+        server.write("/sys/module/vfio_pci/parameters/disable_idle_d3", shown)
+    settings = HostSettings(modprobe_options=ALL.modprobe_options)
+    reasons = [OPTION_DUE] if due else []
+    assert configure_host(server.host, settings, True)["reboot_reasons"] == reasons
+    assert not server.has(PATH)
+    assert configure_host(server.host, settings, False)["reboot_reasons"] == reasons
+    again = configure_host(server.host, settings, False)
+    assert (again["changed"], again["reboot_reasons"]) == (False, reasons)
+    server.write("/sys/module/vfio_pci/parameters/disable_idle_d3", "1\n")  # loaded anew by hand
+    assert configure_host(server.host, settings, False)["reboot_reasons"] == []
+    configure_host(server.host, HostSettings(), False)
+    assert not server.has(PATH)
 
 
 def test_apply_again_and_give_back(server):

@@ -22,12 +22,14 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.planner 
 )
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.settings import HostSettings, HugepageWish
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.state import HugepageRecord, Record
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._host.until_boot import UntilBoot
 
 GRUB = "/etc/default/grub.d/71-nvgrace-passthrough.cfg"
 CMDLINE = "/etc/kernel/cmdline"
 POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
 INSTALL = "run kernel-install add 7.3.4+deb13-arm64 /boot/vmlinuz-7.3.4+deb13-arm64 (kernel arguments)"
 ARGUMENTS = HostSettings(kernel_arguments=("a=1", "b"))
+OPTION = HostSettings(modprobe_options=("options vfio_pci x=1",))
 SD_BOOT = Bootloader("systemd-boot", "/etc/kernel")
 
 
@@ -275,8 +277,16 @@ def test_diff_of_a_converged_host_is_empty(state):
 @pytest.mark.parametrize(("settings", "before", "now", "reasons"), [
     (ARGUMENTS, {}, {"cmdline": ("b",)}, ["The kernel argument a=1 is not in effect yet."]),
     (ARGUMENTS, {}, {"cmdline": ("b", "a=1")}, []),
-    (HostSettings(), {"record": Record({}, ("a=1", "c"))}, {"cmdline": ("a=1",)},
+    (HostSettings(), {"cmdline": ("a=1",), "record": Record({}, ("a=1", "c"))}, {},
      ["The kernel argument a=1 is in effect until then."]),
+    (HostSettings(), {"cmdline": ("a=1",), "until_boot": UntilBoot(("a=1", "c"))}, {},
+     ["The kernel argument a=1 is in effect until then."]),
+    (ARGUMENTS, {"cmdline": ("a=1",), "until_boot": UntilBoot(("a=1",))}, {"cmdline": ("a=1", "b")}, []),
+    (OPTION, {}, {}, ["The line 'options vfio_pci x=1' of modprobe.d is not in effect yet, because its module was "
+                      "loaded before."]),
+    (OPTION, {"in_effect": frozenset(OPTION.modprobe_options)}, {}, []),
+    (OPTION, {"files": {files.MODPROBE_CONF: FileState(b"options vfio_pci x=1\n")}}, {}, []),
+    (HostSettings(), {"until_boot": UntilBoot((), OPTION.modprobe_options)}, {}, []),
     (HostSettings(modprobe_blacklist=("nouveau", "nova_core")), {}, {"loaded": {"nouveau"}},
      ["The blacklisted module nouveau is still loaded."]),
     (WISH, {}, {"record": Record({}, (), HugepageRecord(2 << 20, 0, 512, "boot-1")), "hugepages": {2 << 20: 100}},
