@@ -28,6 +28,11 @@ class StateFile:
     def load(self) -> dict[str, Any]:
         """The object, empty where there is no file. A file that cannot be read is an error and is left alone."""
         data = self.host.read_bytes(self.path)
+        if data is None and self.host.lexists(self.path):
+            data = self.host.read_bytes(self.path)  # another run may have written it in between
+            if data is None:
+                raise PassthroughError(f"{self.path} is there and cannot be read: look for errors of its file system "
+                                       "and for a security module that denies it, then run again.")
         if data is None:
             return {}
         try:

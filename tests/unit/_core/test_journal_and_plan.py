@@ -126,6 +126,17 @@ def test_damaged_state_is_refused_and_left_alone(host: Host, content: bytes, mes
     assert host.read_bytes(state.path) == content
 
 
+def test_state_that_cannot_be_read_is_not_taken_for_none(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the disk, once: the next save would write over what the host was before us."""
+    state = StateFile(host, "host")
+    state.save({"host": {"arguments_added": ["a"]}})
+    with monkeypatch.context() as patch:
+        patch.setattr(host, "read_bytes", lambda path, limit=-1: None)
+        with pytest.raises(PassthroughError, match="is there and cannot be read"):
+            state.load()
+    assert state.load() == {"host": {"arguments_added": ["a"]}}
+
+
 @pytest.mark.parametrize("name", ["../x", ".x", "a/b"])
 def test_state_file_name_stays_in_its_directory(host: Host, name: str) -> None:
     with pytest.raises(PassthroughError, match="cannot be the name of a state file"):
