@@ -67,7 +67,10 @@ options:
     choices: [fail, wait]
     default: fail
   timeout:
-    description: Seconds to wait for users to go, and for each unbind and bind in the kernel.
+    description:
+      - Seconds to wait for users to go, and for each unbind and bind in the kernel.
+      - A GPU that says by CXL how long its memory may take to be ready, at most 257 seconds, gets that for its bind
+        where it is longer.
     type: int
     default: 60
   device_group:

@@ -7,7 +7,7 @@ one that the plan was made for, runs bounded in time, and is read back."""
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Optional
 
 from .._core.errors import PassthroughError
@@ -17,8 +17,11 @@ from .._core.plan import Call
 from . import sysfs
 from .child import ChildTimeoutError, run_in_child
 from .model import PciIdentity
+from .ready import cxl_seconds
 
 _PROBE_ALL = "/sys/bus/pci/drivers_probe"
+# What a probe takes beside the wait for the GPU's memory.
+_PROBE_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,14 @@ def unbind(host: Host, device: Device) -> None:
 
 
 def probe(host: Host, device: Device, driver: str) -> None:
-    """Lets the kernel bind the function by its driver_override, and requires ``driver`` afterwards."""
+    """Lets the kernel bind the function by its driver_override, and requires ``driver`` afterwards.
+
+    The driver of a CXL GPU waits in its probe until the GPU is ready, which may take longer than other calls.
+    """
     check_unchanged(host, device)
+    ready = cxl_seconds(host.read_bytes(device.path("config")) or b"")
+    if ready is not None:
+        device = replace(device, timeout=max(device.timeout, ready + _PROBE_SECONDS))
     _give_to(host, device, _PROBE_ALL, driver)
 
 

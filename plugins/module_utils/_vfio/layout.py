@@ -32,15 +32,6 @@ _NVIDIA_VENDOR_ID = 0x10DE
 _MIG_DVSEC = 3
 _MIG_FIXED_OFFSET = 0xA
 
-# How long a GPU may take after a reset: the kernel's nvgrace driver since 6.19 and files/kmod/ready.c; the status dword
-# is that of the CXL Device DVSEC (CXL 3.1, 8.1.3.8): bit 0 valid, bits 15:13 the code of the time, 4 ** code seconds.
-_CXL_VENDOR_ID = 0x1E98
-_CXL_DEVICE_DVSEC = 0
-_CXL_STATUS_OFFSET = 0x1C
-_CXL_LAST_CODE = 4
-_CXL_VALID_SECONDS = 1
-_LEGACY_SECONDS = 30
-
 
 class LayoutError(PassthroughError):
     """A memory size that the driver itself refuses."""
@@ -68,17 +59,6 @@ def has_mig_bug(config: bytes) -> Optional[bool]:
         return None
     offset = sysfs.find_dvsec(config, _NVIDIA_VENDOR_ID, _MIG_DVSEC)
     return True if offset is None else not config[offset + _MIG_FIXED_OFFSET] & 1
-
-
-def readiness_seconds(config: bytes) -> int:
-    """How long the driver waits at most for a GPU to become ready after a reset: 30 seconds; for a GPU with a CXL
-    Device DVSEC what it says there, up to 257, which is also the answer where it does not say it yet."""
-    offset = sysfs.find_dvsec(config, _CXL_VENDOR_ID, _CXL_DEVICE_DVSEC)
-    if offset is None or offset + _CXL_STATUS_OFFSET + 4 > len(config):
-        return _LEGACY_SECONDS
-    status = int.from_bytes(config[offset + _CXL_STATUS_OFFSET:offset + _CXL_STATUS_OFFSET + 4], "little")
-    code = min(status >> 13 & 7, _CXL_LAST_CODE) if status & 1 else _CXL_LAST_CODE
-    return int(_CXL_VALID_SECONDS + 4 ** code)
 
 
 def mainline(memory: int, mig_bug: bool) -> tuple[EmulatedRegion, ...]:

@@ -14,12 +14,13 @@ from .._core.kernel_log import KernelLog
 from .._gpu import sysfs
 from .._gpu.child import run_in_child
 from .._gpu.model import PciFunction
+from .._gpu.ready import readiness_seconds
 from .._gpu.select import SelectedGpu
 from .._host.acpi import read_firmware_properties
 from .device import Kernel, choose_api, open_device
 from .driver import PLAIN_DRIVER, DriverFacts, implementation
 from .judge import Expectation, Judgement, judge
-from .layout import has_mig_bug, readiness_seconds
+from .layout import has_mig_bug
 from .observe import Observation, observe
 from .predict import predict
 from .record import FAIL, DeviceInUseError, Fingerprint, VerificationRecord, drop_verification, save_verification

@@ -17,7 +17,6 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._vfio.layout i
     bar2,
     has_mig_bug,
     mainline,
-    readiness_seconds,
     recognise,
     roundup_pow2,
 )
@@ -81,24 +80,6 @@ def config(bit: int | None) -> bytes:
                                            (config(1)[:4095], None)])
 def test_mig_bug(data: bytes, bug: bool | None) -> None:
     assert has_mig_bug(data) is bug
-
-
-def cxl(status: int, vendor: int = 0x1E98, length: int = 4096) -> bytes:
-    data = bytearray(4096)
-    struct.pack_into("<III", data, 0x100, 0x23 | 1 << 16, vendor, 0)
-    struct.pack_into("<I", data, 0x11C, status)
-    return bytes(data[:length])
-
-
-@pytest.mark.parametrize(("data", "seconds"), [
-    (config(None), 30), (config(1), 30), (b"", 30), (cxl(1, vendor=0x10DE), 30),
-    (cxl(1), 2), (cxl(1 | 1 << 13), 5), (cxl(1 | 2 << 13), 17), (cxl(1 | 3 << 13), 65), (cxl(3 | 4 << 13), 257),
-    # reserved codes, not yet valid, no answer, and a space that ends before the dword
-    (cxl(1 | 5 << 13), 257), (cxl(1 | 7 << 13), 257), (cxl(2 << 13), 257), (cxl(0), 257), (cxl(0xFFFFFFFF), 257),
-    (cxl(1, length=0x120), 2), (cxl(1, length=0x11F), 30),
-])
-def test_readiness(data: bytes, seconds: int) -> None:
-    assert readiness_seconds(data) == seconds
 
 
 def region(index: int, *areas: Area, flags: int = 15) -> RegionInfo:
