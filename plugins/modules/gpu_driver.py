@@ -22,6 +22,7 @@ description:
     the kernel command line, an C(install), C(softdep) or C(blacklist) line for the chosen module, and lists that load a
     driver of the host before udev runs.
   - Warns where a function is in another IOMMU group than at the last run. Consent is asked of the group as it is now.
+  - Warns of GPUs that an earlier run bound and O(gpus) does not name any more; they stay until they are released.
   - Warns of libvirt domains, whoever has defined them, that name a function which is given back.
   - The module sets neither C(allow_unsafe_interrupts) nor the no-IOMMU mode of VFIO, and binds nothing on a host where
     one of them is on, or where C(pcie_acs_override) on the kernel command line makes up IOMMU groups.

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any, Optional
 
@@ -26,7 +27,7 @@ from .group import (
 )
 from .model import PciFunction
 from .options import DriverOptions
-from .record import load_record
+from .record import load_record, load_records
 from .rollback import roll_back
 from .select import SelectedGpu, parse_requests, select_gpus
 from .variant import Variant, VariantChooser
@@ -141,6 +142,7 @@ def _warnings(host: Host, items: Sequence[BindItem]) -> list[str]:
              f"{item.function.group} now: what names the old group elsewhere is out of date." for item in items
              if item.record and item.record.group is not None
              and item.function.group not in (None, item.record.group)]
+    found += _left(host, {item.function.address for item in items})
     for item in items:
         found += nodes.open_to_everybody(nodes.read_nodes(host, item.function.address))
     subjects = [Subject(item.function.identity, item.driver, item.module, item.wanted_record().previous_module)
@@ -149,6 +151,16 @@ def _warnings(host: Host, items: Sequence[BindItem]) -> list[str]:
         ours = [subject.identity.address for subject in subjects]
         found += contradictions(subjects, read_foreign_files(host, ours))
     return list(dict.fromkeys(found))
+
+
+def _left(host: Host, bound: AbstractSet[str]) -> list[str]:
+    """A warning of GPUs that an operator has taken out of the list: nothing gives them back without being told to."""
+    left = [address for address, record in load_records(host).items()
+            if address not in bound and not record.companion_of
+            and sysfs.read_driver(host, address) == record.driver]
+    return [f"Bound by an earlier run, and not among the GPUs of this one: {', '.join(left)}. What is not to be passed "
+            "through any more is given back by state=released with its address, or by restore.yml with restore_gpus."
+            ] if left else []
 
 
 def _variant(chooser: VariantChooser, function: PciFunction, options: DriverOptions, is_gpu: bool) -> Variant:

@@ -15,6 +15,7 @@ from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.errors i
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._core.host import CommandResult, Host
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu import ops, sysfs
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.driver import bind_gpus
+from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.giveback import release_gpus
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.options import DriverOptions, parse_options
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.persist import MODULES_LOAD, rule_path
 from ansible_collections.nvgrace.passthrough.plugins.module_utils._gpu.record import load_record, load_records
@@ -456,6 +457,19 @@ def test_settings_that_isolate(tmp_path: Path) -> None:
     host.write("/sys/module/iommufd/parameters/allow_unsafe_interrupts", "N\n")
     host.write("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "N\n")
     assert bind_gpus(host, options(GPU))["warnings"] == []
+
+
+def test_a_gpu_that_is_no_longer_listed_is_named_and_stays(tmp_path: Path) -> None:
+    host = x86_card(tmp_path)
+    host.add_function("0000:42:00.0", device="2331", group=21, driver="nouveau")
+    both = bind_gpus(host, options(CARD, "0000:42:00.0", consent=frozenset({AUDIO})))
+    assert both["warnings"] == []
+    result = bind_gpus(host, options("0000:42:00.0"))
+    assert not result["changed"] and host.driver(CARD) == "vfio-pci"
+    (warning,) = result["warnings"]
+    assert warning.startswith(f"Bound by an earlier run, and not among the GPUs of this one: {CARD}. ")
+    release_gpus(host, options(CARD))
+    assert bind_gpus(host, options("0000:42:00.0"))["warnings"] == []
 
 
 @pytest.mark.parametrize(("driver", "written"), [("vfio-pci", b"vfio-pci"), (None, b"\n")])
