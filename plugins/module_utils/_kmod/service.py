@@ -78,6 +78,10 @@ def _build(params: Mapping[str, Any], check_mode: bool, host: Host) -> dict[str,
     facts = read_facts(host, package, request.targets)
     signing = _signing(params, facts, host)
     decision = plan_present(facts, request, tree, steps, signing)
+    if params["certificate_sha256"] and signing.certificate is None and decision.plan.changed:
+        raise PassthroughError(f"{signing.pair.certificate} is not there yet, so that nothing can be compared with "
+                               "'certificate_sha256': name a pair in 'signing_key' and 'signing_certificate', or leave "
+                               "the hash out until DKMS has made its own.")
     warnings = list(decision.warnings)
     if decision.missing.things:
         sentence = decision.missing.sentence(package, "built")

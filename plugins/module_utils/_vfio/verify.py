@@ -104,6 +104,10 @@ class Verifier:
         if function.vfio_device is None:
             reason = f"It is bound to {function.driver or 'no driver'} and not to a VFIO driver: run gpu_driver first."
             return self._look().unopened(gpu, function, driver, FAIL, [reason])
+        # Once more, and now: the first look may be minutes old where GPUs before this one were slow.
+        usage = UsageReader(self.host).usage(function)
+        if usage.busy:
+            return self._in_use(gpu, function, driver, None, usage.reasons())
         look = self._look()
         try:
             entry = look.open_and_judge(gpu, function, driver, fingerprint)

@@ -259,6 +259,14 @@ def test_odd_options_are_refused(site: FakeHost, overrides: dict[str, Any], sent
     assert not site.exists(SETTINGS)
 
 
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_a_hash_without_a_certificate_is_refused_before_the_build(site: FakeHost, check_mode: bool) -> None:
+    before = site.manifest()
+    with pytest.raises(PassthroughError, match="is not there yet, so that nothing can be compared"):
+        unsigned_pair(site, check_mode=check_mode, certificate_sha256="0" * 64)
+    assert site.manifest() == before
+
+
 def test_the_right_hash_of_the_certificate_passes(site: FakeHost) -> None:
     assert present(site, certificate_sha256=parse_certificate(SITE).sha256)["changed"]
 
