@@ -13,7 +13,7 @@ from .._core.journal import Journal
 from .._core.plan import apply_plan
 from .._core.runner import plan_result
 from .arguments import Platform, kernel_arguments
-from .planner import plan_host, reboot_reasons, service_restarts, until_boot, untested
+from .planner import plan_host, reboot_reasons, service_restarts, untested, until_boot
 from .settings import HostSettings, check_room
 from .state import JOURNAL, HostState, read_state
 from .until_boot import note_until_boot

@@ -53,7 +53,7 @@ class SlowHost(FakeHost):
 @pytest.mark.parametrize(("status", "bound"), [(1 | 1 << 13, True), (None, False)])
 def test_binding_waits_for_what_the_gpu_says_and_for_the_timeout_else(tmp_path: Path, status: int | None,
                                                                       bound: bool) -> None:
-    """The driver of a CXL GPU waits in its probe, up to 257 seconds: to give it up earlier would mean never to bind it."""
+    """The driver of a CXL GPU waits in its probe, up to 257 seconds: given up earlier, it would never be bound."""
     host = grace_hopper(tmp_path)
     host.__class__ = SlowHost
     host.write(f"/sys/bus/pci/devices/{GPU}/config", bytes(4096) if status is None else cxl(status))

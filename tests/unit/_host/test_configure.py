@@ -92,8 +92,8 @@ def test_a_reboot_for_what_was_given_back_stays_due_until_it_has_been(server):
     assert configure_host(server.host, HostSettings(), False)["reboot_required"] is False
 
 
-OPTION_DUE = "The line 'options vfio_pci disable_idle_d3=1' of modprobe.d is not in effect yet, because its module was " \
-             "loaded before."
+OPTION_DUE = "The line 'options vfio_pci disable_idle_d3=1' of modprobe.d is not in effect yet, because its module " \
+             "was loaded before."
 
 
 @pytest.mark.parametrize(("shown", "due"), [(None, False), ("Y\n", False), ("N\n", True)])
