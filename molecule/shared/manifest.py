@@ -34,7 +34,7 @@ EXCLUDED_PREFIXES = {
     "/var/lib/libvirt/boot": "libvirt's own run-time directory",
     "/etc/libvirt/qemu/networks": "libvirt's own; the collection defines domains only",
 }
-# depmod writes these again whenever a module comes or goes; compared by content below, without order or padding
+# depmod makes these of the text files beside them, which are compared, whenever a module comes or goes
 REGENERATED = ("modules.dep.bin", "modules.alias.bin", "modules.symbols.bin", "modules.builtin.bin",
                "modules.builtin.alias.bin")
 

@@ -179,7 +179,9 @@ gpus:
           description: Name of the virtual machine, where the process is a QEMU.
           type: str
     in_use_because:
-      description: Every reason not to take the function from its driver, as sentences.
+      description:
+        - Every reason not to take the function from its driver, as sentences.
+        - Persistence mode is not among them, because no file shows it; M(nvgrace.passthrough.gpu_driver) asks for it.
       type: list
       elements: str
     console_framebuffer:
