@@ -18,7 +18,7 @@ WISH: dict[str, Any] = {
     "kernel_settings": {"numa_balancing": "disabled", "iommu_strict": "disabled", "iommu": "auto"},
     "kernel_arguments": ["video=efifb:off"], "modprobe_options": [OPTION], "update_initramfs": "never"}
 ABSENT: dict[str, Any] = {"state": "absent", "update_initramfs": "never"}
-ARGUMENTS = ["numa_balancing=disable", "iommu.strict=0", "video=efifb:off"]
+ARGUMENTS = ["iommu.strict=0", "numa_balancing=disable", "video=efifb:off"]
 SHOWN = "modprobe vfio_pci; cat /sys/module/vfio_pci/parameters/disable_idle_d3"
 
 
