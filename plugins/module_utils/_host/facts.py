@@ -83,7 +83,7 @@ class Vfio:
 
     allow_unsafe_interrupts: Optional[bool]
     noiommu: Optional[bool]
-    iommufd_allow_unsafe_interrupts: Optional[bool] = None
+    iommufd_allow_unsafe_interrupts: Optional[bool]
 
 
 @dataclass(frozen=True)
