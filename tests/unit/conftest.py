@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,6 +27,10 @@ def _link_collection() -> None:
 
 
 _link_collection()
+
+# An example that takes long says that the machine is busy, and nothing of what is tested.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
