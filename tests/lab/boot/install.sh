@@ -17,7 +17,12 @@ udevadm settle
 root=$(findmnt -no UUID /)
 esp=$(blkid -s UUID -o value /dev/vda1)
 sed -i '/^\/dev\/vda /d' /etc/fstab
-printf 'UUID=%s / ext4 rw,noatime 0 1\nUUID=%s /boot/efi vfat umask=0077 0 0\n' "$root" "$esp" >> /etc/fstab
+# On a busy machine it takes the host longer than systemd's 90 seconds to see its disk: it would end in emergency mode.
+late=x-systemd.device-timeout=15min
+cat >> /etc/fstab <<END
+UUID=$root / ext4 rw,noatime,$late 0 1
+UUID=$esp /boot/efi vfat umask=0077,$late 0 0
+END
 mkdir -p /boot/efi
 mount /boot/efi
 
