@@ -20,6 +20,7 @@ ADDRESS = "0000:00:10.0"
 DRIVER = "nvgrace-gpu-vfio-pci"
 READY_AFTER = 30.0
 TIMEOUT = 10
+WISH = {"gpus": [{"address": ADDRESS}], "driver": DRIVER, "timeout": TIMEOUT}
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +41,14 @@ def test_it_is_waited_for(host: EmulatedHost) -> None:
     timer.start()
     try:
         started = time.monotonic()
-        result = host.module("gpu_driver", {"gpus": [{"address": ADDRESS}], "timeout": TIMEOUT,
-                                           "driver": DRIVER})
+        result = host.module("gpu_driver", WISH)
         took = time.monotonic() - started
     finally:
         timer.join()
     assert not result["failed"], result
     assert took > READY_AFTER > TIMEOUT
     assert host.drivers(ADDRESS) == ["nvgrace_gpu_vfio_pci"]
-    again = host.module("gpu_driver", {"gpus": [{"address": ADDRESS}], "driver": DRIVER})
+    again = host.module("gpu_driver", WISH)
     assert (again["failed"], again["changed"]) == (False, False), again
     assert not host.module("gpu_driver", {"state": "released"})["failed"]
     assert host.drivers(ADDRESS) == ["none"]
@@ -58,7 +58,7 @@ def test_what_it_says_is_what_is_waited_for(host: EmulatedHost) -> None:
     """Sixteen seconds and one: the driver gives it up by itself, and says so."""
     gpu("timeout-code", "2")
     gpu("not-ready")
-    result = host.module("gpu_driver", {"gpus": [{"address": ADDRESS}], "timeout": TIMEOUT, "driver": DRIVER})
+    result = host.module("gpu_driver", WISH)
     gpu("ready")
     assert result["failed"] and "the driver refused it" in result["msg"], result
     assert re.search(r"not ready within 1[67] s", result["msg"]), result
