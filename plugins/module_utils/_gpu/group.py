@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from .._core.errors import PassthroughError
 from .._core.host import Host
 from . import sysfs
+from .isolation import read_unsafe_setting
 from .model import PciIdentity
 from .ops import Device
 
@@ -45,7 +46,7 @@ def require_isolating_vfio(host: Host) -> None:
 
     It is to be looked at again once a module was loaded: the file of one that is not there does not exist.
     """
-    path = sysfs.read_unsafe_setting(host)
+    path = read_unsafe_setting(host)
     if path is not None:
         raise PassthroughError(f"{path} is on, so that VFIO takes devices that nothing isolates, and no GPU is "
                                "bound: remove it from modprobe.d and the kernel command line, then reboot.")

@@ -17,12 +17,6 @@ DEVICES = "/sys/bus/pci/devices"
 DRIVERS = "/sys/bus/pci/drivers"
 GROUPS = "/sys/kernel/iommu_groups"
 
-_UNSAFE = ("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts",
-           "/sys/module/iommufd/parameters/allow_unsafe_interrupts",
-           "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode")
-# Of a patch that distributions carry: the kernel then makes up IOMMU groups for functions that reach each other.
-_ACS_OVERRIDE = "pcie_acs_override"
-
 # Vendor and device id, base class, subclass and interface, which the kernel writes with upper-case digits.
 _MODALIAS = re.compile(r"pci:v0000([0-9A-F]{4})d0000([0-9A-F]{4})\S*bc([0-9A-F]{2})sc([0-9A-F]{2})i([0-9A-F]{2})")
 # As "32.0 GT/s PCIe" and "16", or "Unknown" and "0" where there is no link.
@@ -126,15 +120,6 @@ def read_group_members(host: Host, group: int) -> tuple[str, ...]:
 def group_isolates(host: Host, group: int) -> bool:
     """False for the groups that VFIO's no-IOMMU mode makes up: they have this name and protect nothing."""
     return host.read_text(f"{GROUPS}/{group}/name") != "vfio-noiommu"
-
-
-def read_unsafe_setting(host: Host) -> Optional[str]:
-    """A setting that is on and makes VFIO or IOMMUFD take devices that nothing isolates: its file, or its name on the
-    kernel command line. None: there is none, and the kernel itself refuses such devices.
-    """
-    if any(word.partition("=")[0] == _ACS_OVERRIDE for word in (host.read_text("/proc/cmdline") or "").split()):
-        return _ACS_OVERRIDE
-    return next((path for path in _UNSAFE if host.read_text(path) == "Y"), None)
 
 
 def has_iommu(host: Host) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Callable, Optional
 
 from .._domain.needs import NEEDS, OLDEST_LIBVIRT
+from .._gpu.isolation import overrides_acs
 from .facts import HostFacts
 from .software import parse_version
 
@@ -86,7 +87,7 @@ def _isolated_msi(facts: HostFacts) -> Check:
 
 
 def _unsafe_interrupts(facts: HostFacts) -> Check:
-    if any(word.partition("=")[0] == "pcie_acs_override" for word in facts.kernel.cmdline.split()):
+    if overrides_acs(facts.kernel.cmdline):
         return Check("allow-unsafe-interrupts", FAIL, "The kernel command line has pcie_acs_override, which makes up "
                      "IOMMU groups: a VM could attack this host.",
                      "Remove pcie_acs_override from the kernel arguments, then reboot.")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Optional
 
 from .._core.host import Host
+from .._gpu.isolation import IOMMUFD_UNSAFE, NOIOMMU, TYPE1_UNSAFE
 from .acpi import read_firmware_domains
 from .facts import Firmware, FirmwareImage, HugepagePool, Iommu, Kernel, Numa, NumaNode, Vfio
 
@@ -67,9 +68,9 @@ def _isolated_msi(host: Host) -> Optional[bool]:
 def read_vfio(host: Host) -> Vfio:
     """The parameters that switch isolation off, of the modules that are loaded."""
     return Vfio(
-        allow_unsafe_interrupts=_flag(host, "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts"),
-        noiommu=_flag(host, "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"),
-        iommufd_allow_unsafe_interrupts=_flag(host, "/sys/module/iommufd/parameters/allow_unsafe_interrupts"),
+        allow_unsafe_interrupts=_flag(host, TYPE1_UNSAFE),
+        noiommu=_flag(host, NOIOMMU),
+        iommufd_allow_unsafe_interrupts=_flag(host, IOMMUFD_UNSAFE),
     )
 
 

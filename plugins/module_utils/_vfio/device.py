@@ -15,8 +15,9 @@ from typing import Any, Optional, Union
 
 from .._core.errors import PassthroughError
 from .._core.host import Host
+from .._gpu.isolation import read_unsafe_setting
 from .._gpu.model import PciFunction
-from .._gpu.sysfs import group_isolates, read_unsafe_setting
+from .._gpu.sysfs import group_isolates
 from . import uapi
 from .record import DeviceInUseError
 
